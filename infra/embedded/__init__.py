@@ -1,0 +1,1 @@
+"""The embedded default: a real Kafka and a real PostgreSQL under a supervisor."""

@@ -1,0 +1,1 @@
+"""The way in: webhooks and commands become events, commits become plans."""

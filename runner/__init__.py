@@ -1,0 +1,1 @@
+"""Execution: runs the steps of assigned jobs and ships what they print."""

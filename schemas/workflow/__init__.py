@@ -1,0 +1,1 @@
+"""The workflow language: reader, expressions, filters, matrix and plan; pure."""

@@ -1,0 +1,1 @@
+"""All tests; run by `make test`."""
