@@ -115,7 +115,7 @@ class LogSegment:
     sha256: str
     first_line: int
     lines: int
-    bytes: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -465,7 +465,7 @@ class LogArchived(Event):
 
     segments: tuple[LogSegment, ...]
     lines: int
-    bytes: int
+    size_bytes: int
     sha256: str
     complete: bool = True
     detail: str = ""

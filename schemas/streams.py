@@ -35,7 +35,7 @@ class LogBatch(LogRecord):
 
     first_line: int
     lines: int
-    bytes: int
+    size_bytes: int
     block: bytes
     last: bool = False
     total_lines: int = 0

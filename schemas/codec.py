@@ -1,0 +1,332 @@
+"""Bytes to typed records and back: the only place that knows the wire format.
+
+A value is `0x00`, a 4-byte big-endian schema id and Avro binary, as Confluent's clients read it.
+Ids are lines of the append-only `avro/avro.lock`; every version ever written stays readable.
+CloudEvents attributes and the W3C trace context travel in headers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Generic, TypeVar
+
+import fastavro
+from fastavro.schema import parse_schema
+
+from schemas import events, lanes, streams, topics
+from schemas.derive import branch_name, topic_schema
+
+R = TypeVar("R")
+Headers = list[tuple[str, bytes]]
+
+_MAGIC = 0
+_ID_NAMESPACE = b"tailrace event id\x00"
+
+
+class CodecError(Exception):
+    """A record's bytes are not what its topic carries; the message says which part is wrong."""
+
+
+class UnknownSchemaError(CodecError):
+    """The schema id is in no lock file of this version: a newer Tailrace wrote the record."""
+
+    def __init__(self, schema_id: int) -> None:
+        """Name the id that is missing."""
+        super().__init__(
+            f"schema id {schema_id} is unknown here: the record was written by a newer version; "
+            "upgrade this process, it will go on where it stopped"
+        )
+        self.schema_id = schema_id
+
+
+class UnknownKindError(CodecError):
+    """The record is of a kind that this version has no class for."""
+
+    def __init__(self, kind: str) -> None:
+        """Name the kind."""
+        super().__init__(f"record kind {kind!r} is unknown here")
+        self.kind = kind
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LockedSchema:
+    """One line of the lock file."""
+
+    schema_id: int
+    subject: str
+    version: int
+    file: str
+    sha256: str
+
+
+def event_id(kind: str, *parts: object) -> str:
+    """Return the id of the fact `kind` about `parts`: a UUIDv5 that any repeat gives again."""
+    text = "\x1f".join((kind, *map(str, parts)))
+    digest = bytearray(hashlib.sha1(_ID_NAMESPACE + text.encode(), usedforsecurity=False).digest())
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    h = digest[:16].hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+@lru_cache(maxsize=1)
+def locked_schemas() -> Mapping[int, LockedSchema]:
+    """Return the lock file's lines by schema id."""
+    lines = _avro_text("avro.lock").splitlines()
+    rows = (line.split() for line in lines if line and not line.startswith("#"))
+    return {
+        int(schema_id): LockedSchema(
+            schema_id=int(schema_id), subject=subject, version=int(version), file=file, sha256=sha
+        )
+        for schema_id, subject, version, file, sha in rows
+    }
+
+
+def schema_text(schema_id: int) -> str:
+    """Return the `.avsc` text of an id; raises UnknownSchemaError."""
+    locked = locked_schemas().get(schema_id)
+    if locked is None:
+        raise UnknownSchemaError(schema_id)
+    return _avro_text(locked.file)
+
+
+def _avro_text(name: str) -> str:
+    return resources.files("schemas").joinpath("avro", name).read_text("utf-8")
+
+
+class TopicCodec(Generic[R]):
+    """Encodes and decodes the records of one topic, each kind as its own class.
+
+    Reading a record of an older version gives fields that it lacks their defaults; reading one of
+    a newer version drops what this version does not know.
+    """
+
+    def __init__(self, subject: str, name: str, base: type, kinds: Sequence[type[R]]) -> None:
+        """Compile the converters of `kinds`; the newest locked version is the one written."""
+        self.subject = subject
+        self.kinds = tuple(kinds)
+        self.base = base
+        self._name = name
+        self._columns = tuple(field.name for field in dataclasses.fields(base))
+        self._encoders = {kind: _Branch(kind, self._columns) for kind in kinds}
+        self._by_name = {kind.__name__: branch for kind, branch in self._encoders.items()}
+        self._prefix = b""
+        self._writer: Any = None
+        self._readers: dict[int, Any] = {}
+
+    def derived_schema(self) -> dict[str, Any]:
+        """Return the schema that the classes stand for today."""
+        return topic_schema(self._name, self.base, self.kinds)
+
+    def encode(self, record: R, *, occurred_at: int | None = None) -> bytes:
+        """Return the wire bytes; `occurred_at` (ms) stands in for the record's own."""
+        if self._writer is None:
+            self._load_writer()
+        branch = self._encoders[type(record)]
+        datum = branch.columns(record)
+        if occurred_at is not None:
+            datum["occurred_at"] = occurred_at
+        datum["kind"] = branch.kind_name
+        datum[branch.column] = branch.to_datum(record)
+        out = io.BytesIO()
+        out.write(self._prefix)
+        fastavro.schemaless_writer(out, self._writer, datum)
+        return out.getvalue()
+
+    def decode(self, value: bytes) -> R:
+        """Return the typed record; CodecError says what is wrong with the bytes."""
+        datum = self.to_datum(value)
+        branch = self._by_name.get(datum["kind"])
+        if branch is None:
+            raise UnknownKindError(datum["kind"])
+        body = datum[branch.column]
+        if body is None:
+            raise CodecError(f"record of kind {datum['kind']} has no {branch.column} branch")
+        return branch.from_datum(datum, body)  # type: ignore[no-any-return]
+
+    def to_datum(self, value: bytes) -> dict[str, Any]:
+        """Return the record as Avro data: every column, and every branch or None."""
+        if len(value) < 6 or value[0] != _MAGIC:
+            raise CodecError(
+                f"not a record of {self.subject}: expected 0x00 and a 4-byte schema id, "
+                f"found {value[:5].hex() or 'nothing'} ({len(value)} bytes)"
+            )
+        schema_id = int.from_bytes(value[1:5], "big")
+        reader = self._readers.get(schema_id) or self._load_reader(schema_id)
+        try:
+            stream = io.BytesIO(value)
+            stream.seek(5)
+            return fastavro.schemaless_reader(stream, reader, None)  # type: ignore[return-value]
+        except Exception as error:
+            raise CodecError(
+                f"bytes of a {self.subject} record (schema id {schema_id}) are damaged: {error!r}"
+            ) from error
+
+    def _load_writer(self) -> None:
+        newest = max(
+            (row for row in locked_schemas().values() if row.subject == self.subject),
+            key=lambda row: row.version,
+        )
+        self._prefix = bytes([_MAGIC]) + newest.schema_id.to_bytes(4, "big")
+        self._writer = self._load_reader(newest.schema_id)
+
+    def _load_reader(self, schema_id: int) -> Any:
+        locked = locked_schemas().get(schema_id)
+        if locked is None:
+            raise UnknownSchemaError(schema_id)
+        if locked.subject != self.subject:
+            raise CodecError(
+                f"schema id {schema_id} belongs to {locked.subject}, not to {self.subject}"
+            )
+        parsed = parse_schema(_without_logical_types(json.loads(_avro_text(locked.file))))
+        self._readers[schema_id] = parsed
+        return parsed
+
+
+def _without_logical_types(schema: Any) -> Any:
+    """Drop logical types: the bytes are the same, and instants stay milliseconds."""
+    if isinstance(schema, dict):
+        if "logicalType" in schema and set(schema) == {"type", "logicalType"}:
+            return _without_logical_types(schema["type"])
+        return {key: _without_logical_types(value) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [_without_logical_types(item) for item in schema]
+    return schema
+
+
+class _Branch:
+    """How one kind's own fields become an Avro record and come back; compiled once."""
+
+    def __init__(self, kind: type, columns: tuple[str, ...]) -> None:
+        self.kind = kind
+        self.kind_name = kind.__name__
+        self.column = branch_name(kind.__name__)
+        self._columns = columns
+        hints = typing.get_type_hints(kind)
+        own = [f.name for f in dataclasses.fields(kind) if f.name not in columns]
+        self._own = tuple((name, *_converters(hints[name])) for name in own)
+
+    def columns(self, record: Any) -> dict[str, Any]:
+        return {name: getattr(record, name) for name in self._columns}
+
+    def to_datum(self, record: Any) -> dict[str, Any]:
+        return {
+            name: getattr(record, name) if out is None else out(getattr(record, name))
+            for name, out, _ in self._own
+        }
+
+    def from_datum(self, datum: Mapping[str, Any], body: Mapping[str, Any]) -> Any:
+        fields = {name: datum[name] for name in self._columns if name in datum}
+        for name, _, back in self._own:
+            if name in body:
+                value = body[name]
+                fields[name] = value if back is None else back(value)
+        return self.kind(**fields)
+
+
+Converter = Callable[[Any], Any] | None
+
+
+def _converters(hint: Any) -> tuple[Converter, Converter]:
+    """Return how a value of this annotation goes into Avro data and comes back; None is as is."""
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        arm = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+        out, back = _converters(arm)
+        return _unless_none(out), _unless_none(back)
+    if origin is tuple:
+        out, back = _converters(typing.get_args(hint)[0])
+        if out is None or back is None:
+            return list, tuple
+        return (lambda items: [out(i) for i in items]), (lambda items: tuple(map(back, items)))
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _record_converters(hint)
+    return None, None
+
+
+def _unless_none(inner: Converter) -> Converter:
+    return None if inner is None else (lambda value: None if value is None else inner(value))
+
+
+def _record_converters(cls: type) -> tuple[Converter, Converter]:
+    hints = typing.get_type_hints(cls)
+    parts = tuple((f.name, *_converters(hints[f.name])) for f in dataclasses.fields(cls))
+
+    def out(value: Any) -> dict[str, Any]:
+        return {
+            name: getattr(value, name) if convert is None else convert(getattr(value, name))
+            for name, convert, _ in parts
+        }
+
+    def back(datum: Mapping[str, Any]) -> Any:
+        known = ((name, convert) for name, _, convert in parts if name in datum)
+        return cls(**{n: datum[n] if c is None else c(datum[n]) for n, c in known})
+
+    return out, back
+
+
+# --------------------------------------------------------------------------- the topics' codecs
+
+EVENTS: TopicCodec[events.Event] = TopicCodec("events", "Event", events.Event, events.KINDS)
+LANES: TopicCodec[lanes.LaneRecord] = TopicCodec(
+    "pool", "LaneRecord", lanes.LaneRecord, lanes.LANE_KINDS
+)
+LOGS: TopicCodec[streams.LogRecord] = TopicCodec(
+    "logs", "LogRecord", streams.LogRecord, streams.LOG_KINDS
+)
+HEARTBEATS: TopicCodec[streams.HeartbeatRecord] = TopicCodec(
+    "heartbeats", "HeartbeatRecord", streams.HeartbeatRecord, streams.HEARTBEAT_KINDS
+)
+CODECS: tuple[TopicCodec[Any], ...] = (EVENTS, LANES, LOGS, HEARTBEATS)
+
+
+# --------------------------------------------------------------------------- headers
+
+
+def event_headers(event: events.Event, *, source: str, occurred_at: int) -> Headers:
+    """Return CloudEvents 1.0 attributes (Kafka binding, binary mode) and `traceparent`."""
+    subject = event.job_id or event.run_id or event.repository or event.runner_id or ""
+    headers: Headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event.event_id.encode()),
+        ("ce_type", f"tailrace.{type(event).__name__}".encode()),
+        ("ce_source", source.encode()),
+        ("ce_time", _rfc3339(occurred_at)),
+        ("ce_subject", subject.encode()),
+        ("content-type", b"application/avro"),
+    ]
+    if event.delivery_id:
+        headers.append(("traceparent", traceparent(event.delivery_id, event.event_id).encode()))
+    return headers
+
+
+def traceparent(delivery_id: str, span_source: str) -> str:
+    """Return the W3C trace context of a delivery: the trace is the delivery, the span its fact."""
+    return f"00-{_trace_id(delivery_id)}-{_digest(span_source)[:16]}-01"
+
+
+@lru_cache(maxsize=4096)
+def _trace_id(delivery_id: str) -> str:
+    return _digest("trace\x1f" + delivery_id)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _rfc3339(at_ms: int) -> bytes:
+    return _second(at_ms // 1000) + b".%03dZ" % (at_ms % 1000)
+
+
+@lru_cache(maxsize=64)
+def _second(at_s: int) -> bytes:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
