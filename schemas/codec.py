@@ -29,6 +29,8 @@ R = TypeVar("R")
 Headers = list[tuple[str, bytes]]
 
 _MAGIC = 0
+_PRESENT = b"\x02"  # union index 1, zigzag
+_NULLS = bytes(1024)
 _ID_NAMESPACE = b"tailrace event id\x00"
 
 
@@ -119,67 +121,90 @@ class TopicCodec(Generic[R]):
         self._columns = tuple(field.name for field in dataclasses.fields(base))
         self._encoders = {kind: _Branch(kind, self._columns) for kind in kinds}
         self._by_name = {kind.__name__: branch for kind, branch in self._encoders.items()}
-        self._prefix = b""
-        self._writer: Any = None
-        self._readers: dict[int, Any] = {}
+        self._writer: _Version | None = None
+        self._readers: dict[int, _Version] = {}
 
     def derived_schema(self) -> dict[str, Any]:
         """Return the schema that the classes stand for today."""
         return topic_schema(self._name, self.base, self.kinds)
 
     def encode(self, record: R, *, occurred_at: int | None = None) -> bytes:
-        """Return the wire bytes; `occurred_at` (ms) stands in for the record's own."""
-        if self._writer is None:
-            self._load_writer()
+        """Return the wire bytes; `occurred_at` (ms) stands in for the record's own.
+
+        Avro writes a record as its fields in order and a null branch as one zero byte, so the
+        columns and the one branch that is set are written and the rest is filled in: a fifth of
+        the time of handing fastavro some thirty nulls.
+        """
+        writer = self._writer or self._load_writer()
         branch = self._encoders[type(record)]
         datum = branch.columns(record)
         if occurred_at is not None:
             datum["occurred_at"] = occurred_at
         datum["kind"] = branch.kind_name
-        datum[branch.column] = branch.to_datum(record)
         out = io.BytesIO()
-        out.write(self._prefix)
-        fastavro.schemaless_writer(out, self._writer, datum)
+        out.write(writer.prefix)
+        fastavro.schemaless_writer(out, writer.columns, datum)
+        index = writer.index[branch.column]
+        out.write(_NULLS[:index])
+        out.write(_PRESENT)
+        fastavro.schemaless_writer(out, writer.branches[index], branch.to_datum(record))
+        out.write(_NULLS[: len(writer.branches) - index - 1])
         return out.getvalue()
 
     def decode(self, value: bytes) -> R:
         """Return the typed record; CodecError says what is wrong with the bytes."""
-        datum = self.to_datum(value)
+        datum, column, body = self._read(value)
         branch = self._by_name.get(datum["kind"])
         if branch is None:
             raise UnknownKindError(datum["kind"])
-        body = datum[branch.column]
-        if body is None:
-            raise CodecError(f"record of kind {datum['kind']} has no {branch.column} branch")
+        if branch.column != column:
+            raise CodecError(
+                f"record of kind {datum['kind']} carries the branch {column or 'none'}, "
+                f"not {branch.column}"
+            )
         return branch.from_datum(datum, body)  # type: ignore[no-any-return]
 
     def to_datum(self, value: bytes) -> dict[str, Any]:
-        """Return the record as Avro data: every column, and every branch or None."""
+        """Return the record as Avro data: its columns and, by its name, the branch that is set."""
+        datum, column, body = self._read(value)
+        return {**datum, column: body}
+
+    def _read(self, value: bytes) -> tuple[dict[str, Any], str, dict[str, Any]]:
         if len(value) < 6 or value[0] != _MAGIC:
             raise CodecError(
                 f"not a record of {self.subject}: expected 0x00 and a 4-byte schema id, "
                 f"found {value[:5].hex() or 'nothing'} ({len(value)} bytes)"
             )
         schema_id = int.from_bytes(value[1:5], "big")
-        reader = self._readers.get(schema_id) or self._load_reader(schema_id)
+        reader = self._readers.get(schema_id) or self._load_version(schema_id)
+        stream = io.BytesIO(value)
+        stream.seek(5)
         try:
-            stream = io.BytesIO(value)
-            stream.seek(5)
-            return fastavro.schemaless_reader(stream, reader, None)  # type: ignore[return-value]
+            datum: Any = fastavro.schemaless_reader(stream, reader.columns, None)
+            start = stream.tell()
+            index = value.find(_PRESENT, start) - start
+            if not 0 <= index < len(reader.branches) or value[start : start + index].strip(b"\0"):
+                raise ValueError("no branch is set")  # noqa: TRY301 - one place words the error
+            stream.seek(start + index + 1)
+            body: Any = fastavro.schemaless_reader(stream, reader.branches[index], None)
+            rest = value[stream.tell() :]
+            if rest != _NULLS[: len(reader.branches) - index - 1]:
+                raise ValueError(f"{len(rest)} bytes after the branch")  # noqa: TRY301
         except Exception as error:
             raise CodecError(
                 f"bytes of a {self.subject} record (schema id {schema_id}) are damaged: {error!r}"
             ) from error
+        return datum, reader.names[index], body
 
-    def _load_writer(self) -> None:
+    def _load_writer(self) -> _Version:
         newest = max(
             (row for row in locked_schemas().values() if row.subject == self.subject),
             key=lambda row: row.version,
         )
-        self._prefix = bytes([_MAGIC]) + newest.schema_id.to_bytes(4, "big")
-        self._writer = self._load_reader(newest.schema_id)
+        self._writer = self._load_version(newest.schema_id)
+        return self._writer
 
-    def _load_reader(self, schema_id: int) -> Any:
+    def _load_version(self, schema_id: int) -> _Version:
         locked = locked_schemas().get(schema_id)
         if locked is None:
             raise UnknownSchemaError(schema_id)
@@ -187,9 +212,28 @@ class TopicCodec(Generic[R]):
             raise CodecError(
                 f"schema id {schema_id} belongs to {locked.subject}, not to {self.subject}"
             )
-        parsed = parse_schema(_without_logical_types(json.loads(_avro_text(locked.file))))
-        self._readers[schema_id] = parsed
-        return parsed
+        self._readers[schema_id] = _Version(schema_id, json.loads(_avro_text(locked.file)))
+        return self._readers[schema_id]
+
+
+class _Version:
+    """One schema version, taken apart into its columns and its branches."""
+
+    def __init__(self, schema_id: int, schema: dict[str, Any]) -> None:
+        self.prefix = bytes([_MAGIC]) + schema_id.to_bytes(4, "big")
+        named: dict[str, Any] = {}
+        plain = _without_logical_types(schema)
+        columns = [field for field in plain["fields"] if not _is_branch(field)]
+        branches = [field for field in plain["fields"] if _is_branch(field)]
+        self.columns = parse_schema({**plain, "name": "Columns", "fields": columns}, named)
+        self.branches = [parse_schema(field["type"][1], named) for field in branches]
+        self.names = [field["name"] for field in branches]
+        self.index = {name: number for number, name in enumerate(self.names)}
+
+
+def _is_branch(field: Mapping[str, Any]) -> bool:
+    kind = field["type"]
+    return isinstance(kind, list) and isinstance(kind[1], dict) and kind[1]["type"] == "record"
 
 
 def _without_logical_types(schema: Any) -> Any:
