@@ -22,13 +22,14 @@ from typing import Any, Generic, TypeVar
 import fastavro
 from fastavro.schema import parse_schema
 
-from schemas import events, lanes, streams, topics
+from schemas import events, lanes, streams
 from schemas.derive import branch_name, topic_schema
 
 R = TypeVar("R")
 Headers = list[tuple[str, bytes]]
 
 _MAGIC = 0
+_PREFIX_BYTES = 5
 _PRESENT = b"\x02"  # union index 1, zigzag
 _NULLS = bytes(1024)
 _ID_NAMESPACE = b"tailrace event id\x00"
@@ -170,7 +171,7 @@ class TopicCodec(Generic[R]):
         return {**datum, column: body}
 
     def _read(self, value: bytes) -> tuple[dict[str, Any], str, dict[str, Any]]:
-        if len(value) < 6 or value[0] != _MAGIC:
+        if len(value) <= _PREFIX_BYTES or value[0] != _MAGIC:
             raise CodecError(
                 f"not a record of {self.subject}: expected 0x00 and a 4-byte schema id, "
                 f"found {value[:5].hex() or 'nothing'} ({len(value)} bytes)"
@@ -178,7 +179,7 @@ class TopicCodec(Generic[R]):
         schema_id = int.from_bytes(value[1:5], "big")
         reader = self._readers.get(schema_id) or self._load_version(schema_id)
         stream = io.BytesIO(value)
-        stream.seek(5)
+        stream.seek(_PREFIX_BYTES)
         try:
             datum: Any = fastavro.schemaless_reader(stream, reader.columns, None)
             start = stream.tell()

@@ -1,4 +1,4 @@
-"""The facts on `events`: one frozen class per kind, the only place that names them and their fields.
+"""The facts on `events`: one frozen class per kind, the only place that names their fields.
 
 Every class has the common columns of `Event`; its own fields are the branch record of its kind in
 the Avro schema (`schemas/avro/events.*.avsc`). A field that is added needs a default. Fields that

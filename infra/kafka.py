@@ -1,0 +1,433 @@
+"""Kafka behind `infra/log.py`: client settings, readers, writers and topics in one place.
+
+The settings and their reasons are in `infra/README.md`; the ones that differ from librdkafka's
+defaults each prevent a stall or a loss that was measured.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from infra.log import (
+    Append,
+    AppendError,
+    FencedError,
+    LogError,
+    Partition,
+    Record,
+    TransactionError,
+)
+from schemas.topics import RECORD_BYTES_MAX, TopicSpec
+
+logger = logging.getLogger(__name__)
+
+TRANSACTION_TIMEOUT_MS = 5_000
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED,  # noqa: SLF001
+                     KafkaError.INVALID_PRODUCER_EPOCH})  # fmt: skip
+
+
+def client_settings(bootstrap: str, client_id: str) -> dict[str, Any]:
+    """Return what every client has."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "client.id": client_id,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1_000,
+        "socket.nagle.disable": True,
+        "logger": logging.getLogger("infra.kafka.client"),
+        "log.connection.close": False,
+    }
+
+
+def producer_settings(bootstrap: str, client_id: str, *, linger_ms: float = 0) -> dict[str, Any]:
+    """Return an idempotent producer's settings; acks from all replicas."""
+    return {
+        **client_settings(bootstrap, client_id),
+        "enable.idempotence": True,
+        "linger.ms": linger_ms,
+        "message.timeout.ms": 30_000,
+        "message.max.bytes": RECORD_BYTES_MAX,
+        "compression.type": "zstd",
+        "queue.buffering.max.kbytes": 65_536,
+        # between two tries of one request; the default of 100 shows up in every transaction
+        "retry.backoff.ms": 2,
+        "retry.backoff.max.ms": 250,
+    }
+
+
+def consumer_settings(bootstrap: str, client_id: str, group: str) -> dict[str, Any]:
+    """Return a consumer's settings: nothing is committed by itself, committed records only."""
+    return {
+        **client_settings(bootstrap, client_id),
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "check.crcs": True,
+        "fetch.wait.max.ms": 500,
+        "fetch.min.bytes": 1,
+        # 1000 by default: a reader that is ahead of its caller stalls for a whole second
+        "fetch.queue.backoff.ms": 5,
+        "fetch.message.max.bytes": RECORD_BYTES_MAX,
+        "queued.max.messages.kbytes": 32_768,
+        "topic.metadata.refresh.interval.ms": 60_000,
+    }
+
+
+def to_record(message: Message) -> Record:
+    """Return a consumed message as a record."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    if topic is None or partition is None or offset is None:
+        raise LogError("a consumed message has no place in the log")
+    key, value = message.key(), message.value()
+    headers = tuple((name, _bytes(v) or b"") for name, v in _pairs(message))
+    return Record(
+        topic,
+        partition,
+        offset,
+        _bytes(key),
+        _bytes(value),
+        headers,
+        message.timestamp()[1],
+    )
+
+
+def _pairs(message: Message) -> list[tuple[str, str | bytes | None]]:
+    headers = message.headers() or []
+    return list(headers.items()) if isinstance(headers, dict) else list(headers)
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+class KafkaReader:
+    """Reads assigned partitions; no consumer group takes part."""
+
+    def __init__(self, bootstrap: str, client_id: str, **overrides: object) -> None:
+        """Connect lazily; `overrides` are librdkafka properties."""
+        settings = consumer_settings(bootstrap, client_id, f"{client_id}-unused")
+        self._consumer = Consumer({**settings, **overrides})
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        """Read exactly these partitions from these offsets."""
+        self._consumer.assign(
+            [TopicPartition(topic, part, offset) for (topic, part), offset in positions.items()]
+        )
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Go on from another offset of an assigned partition."""
+        self._consumer.seek(TopicPartition(topic, partition, offset))
+
+    def read(self, *, timeout_ms: int, records_max: int) -> list[Record]:
+        """Return what is there; waits only while nothing is.
+
+        `consume(n, t)` alone would wait the whole of `t` unless n messages came.
+        """
+        first = self._consumer.poll(timeout_ms / 1000)
+        if first is None:
+            return []
+        messages = [first]
+        if records_max > 1:
+            messages += self._consumer.consume(records_max - 1, 0)
+        return [to_record(message) for message in messages if not _is_error(message)]
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """Return (first offset kept, next offset after the last committed record)."""
+        try:
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=10
+            )
+        except KafkaException as error:
+            raise LogError(f"no watermarks of {topic}/{partition}: {error}") from error
+        return low, high
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+
+def _is_error(message: Message) -> bool:
+    """Raise for what stops a reader; say True for what librdkafka mends by itself."""
+    error = message.error()
+    if error is None:
+        return False
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+        return True
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+        raise LogError(
+            f"{message.topic()}/{message.partition()}: the offset to go on from is not kept "
+            f"any more ({error.str()}); records were deleted before they were read"
+        )
+    if error.fatal():
+        raise LogError(f"{message.topic()}/{message.partition()}: {error.str()}")
+    logger.warning("kafka: %s", error.str())
+    return True
+
+
+class KafkaWriter:
+    """Appends with an idempotent producer; callbacks come from its own polling thread."""
+
+    def __init__(
+        self, bootstrap: str, client_id: str, *, linger_ms: float = 0, **overrides: object
+    ) -> None:
+        """Connect and warm the producer: the first use of a cold one waits up to a second."""
+        settings = producer_settings(bootstrap, client_id, linger_ms=linger_ms)
+        self._producer = Producer({**settings, **overrides})
+        self._closed = threading.Event()
+        self._poller = threading.Thread(target=self._poll, name=f"{client_id}-acks", daemon=True)
+        self._poller.start()
+
+    def warm(self, timeout_ms: int = 10_000) -> None:
+        """Fetch metadata so that the first append does not; LogError when no broker answers."""
+        try:
+            self._producer.list_topics(timeout=timeout_ms / 1000)
+        except KafkaException as error:
+            raise LogError(f"Kafka does not answer within {timeout_ms} ms: {error}") from error
+
+    def append(self, record: Append, on_ack: Callable[[Exception | None], None]) -> None:
+        """Queue a record; BufferError when the client's buffer is full (back-pressure)."""
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            on_ack(None if error is None else _append_error(record, error))
+
+        self._producer.produce(
+            record.topic,
+            value=record.value,
+            key=record.key,
+            partition=record.partition,
+            headers=list(record.headers),
+            on_delivery=delivered,
+        )
+
+    def append_all(self, records: Sequence[Append], *, timeout_ms: int) -> None:
+        """Append and wait for every acknowledgement; AppendError names what failed."""
+        pending = len(records)
+        if not pending:
+            return
+        done = threading.Event()
+        lock = threading.Lock()
+        failed: list[Exception] = []
+
+        def acked(error: Exception | None) -> None:
+            nonlocal pending
+            with lock:
+                pending -= 1
+                if error is not None:
+                    failed.append(error)
+                if pending == 0:
+                    done.set()
+
+        for record in records:
+            self._append_when_room(record, acked)
+        if not done.wait(timeout_ms / 1000):
+            raise AppendError(f"{pending} of {len(records)} records not acknowledged in time")
+        if failed:
+            raise failed[0]
+
+    def _append_when_room(self, record: Append, on_ack: Callable[[Exception | None], None]) -> None:
+        while True:
+            try:
+                return self.append(record, on_ack)
+            except BufferError:
+                self._closed.wait(0.01)
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(0.2)
+
+    def flush(self, timeout_ms: int) -> int:
+        """Wait for what is queued; returns how many records are still not acknowledged."""
+        return int(self._producer.flush(timeout_ms / 1000))
+
+    def close(self, timeout_ms: int = 10_000) -> None:
+        """Flush; AppendError when something was not acknowledged."""
+        left = self.flush(timeout_ms)
+        self._closed.set()
+        self._poller.join(timeout=1)
+        if left:
+            raise AppendError(f"{left} records were not acknowledged before closing")
+
+
+def _append_error(record: Append, error: KafkaError) -> AppendError:
+    return AppendError(f"append to {record.topic}/{record.partition} failed: {error.str()}")
+
+
+class KafkaTransactionalWriter:
+    """Appends transactions; creating one fences every earlier writer of the same id."""
+
+    def __init__(self, bootstrap: str, client_id: str, transactional_id: str) -> None:
+        """Fence the predecessor and end what it left open; LogError when Kafka is away."""
+        self._id = transactional_id
+        self._producer = Producer(
+            {
+                **producer_settings(bootstrap, client_id),
+                "transactional.id": transactional_id,
+                # a killed writer blocks committed readers until then, or until its successor
+                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                "message.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            }
+        )
+        self._errors: list[KafkaError] = []
+        try:
+            self._producer.init_transactions(30)
+        except KafkaException as error:
+            raise LogError(f"transactional id {transactional_id}: {error}") from error
+
+    def transact(self, records: Sequence[Append]) -> None:
+        """Append all in one transaction and return once it is committed."""
+        try:
+            self._producer.begin_transaction()
+            for record in records:
+                self._produce(record)
+            self._producer.commit_transaction(TRANSACTION_TIMEOUT_MS / 1000)
+        except KafkaException as error:
+            raise self._translated(error.args[0]) from error
+        if self._errors:
+            raise self._translated(self._errors[0])
+
+    def _produce(self, record: Append) -> None:
+        while True:
+            try:
+                return self._producer.produce(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    partition=record.partition,
+                    headers=list(record.headers),
+                    on_delivery=self._delivered,
+                )
+            except BufferError:
+                self._producer.poll(0.01)
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._errors.append(error)
+
+    def _translated(self, error: KafkaError) -> LogError:
+        if error.code() in _FENCED:
+            return FencedError(f"transactional id {self._id} was taken by another writer")
+        return TransactionError(f"transaction of {self._id} failed or is unknown: {error.str()}")
+
+    def close(self) -> None:
+        """Drop what is queued; the broker aborts an open transaction."""
+        self._producer.purge()
+        self._producer.flush(0)
+
+
+class CellMember:
+    """A member of the consumer group that shares out cells.
+
+    It speaks KIP-848's protocol: a dead member is gone after the broker's session time (3 s).
+    """
+
+    def __init__(self, bootstrap: str, client_id: str, group: str, topic: str) -> None:
+        """Join the group; `owned` changes only inside `poll`."""
+        settings = consumer_settings(bootstrap, client_id, group)
+        settings["group.protocol"] = "consumer"
+        settings["auto.offset.reset"] = "earliest"
+        self.owned: set[int] = set()
+        self._consumer = Consumer(settings)
+        self._consumer.subscribe(
+            [topic],
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._revoked,
+        )
+
+    def poll(self, timeout_ms: int) -> set[int]:
+        """Serve the group; returns the cells that are this member's now."""
+        message = self._consumer.poll(timeout_ms / 1000)
+        if message is not None:
+            _is_error(message)
+        return set(self.owned)
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign(partitions)
+        # membership only: the cell's records are read by a reader of their own from the
+        # position in the changelog, never from the group's offsets
+        consumer.pause(partitions)
+        self.owned |= {p.partition for p in partitions}
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_unassign(partitions)
+        self.owned -= {p.partition for p in partitions}
+
+    def close(self) -> None:
+        """Leave the group: the next member takes over at once."""
+        self._consumer.close()
+
+
+class Admin:
+    """Creates topics and looks at them; the client lives as long as this object."""
+
+    def __init__(self, bootstrap: str) -> None:
+        """Connect lazily."""
+        self._client = AdminClient(client_settings(bootstrap, "tailrace-admin"))
+
+    def ensure_topics(self, specs: Sequence[TopicSpec], *, replication: int = 1) -> list[str]:
+        """Create what is missing and return its names; idempotent, also side by side.
+
+        LogError when a topic exists with another number of partitions, since keys and cells would
+        then go elsewhere.
+        """
+        known = self._client.list_topics(timeout=15).topics
+        for spec in specs:
+            there = known.get(spec.name)
+            if there is not None and len(there.partitions) != spec.partitions:
+                raise LogError(
+                    f"topic {spec.name} has {len(there.partitions)} partitions, the settings ask "
+                    f"for {spec.partitions}: the number is fixed when a topic is made "
+                    "(infra/README.md, 'Cells')"
+                )
+        missing = [spec for spec in specs if spec.name not in known]
+        made = self._client.create_topics(
+            [
+                NewTopic(
+                    spec.name,
+                    num_partitions=spec.partitions,
+                    replication_factor=replication,
+                    config=spec.settings,
+                )
+                for spec in missing
+            ],
+            operation_timeout=20,
+        ) if missing else {}  # fmt: skip
+        for name, future in made.items():
+            try:
+                future.result(30)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise LogError(f"topic {name} could not be made: {error}") from error
+        return list(made)
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has; LogError when it does not exist."""
+        found = self._client.list_topics(topic, timeout=15).topics.get(topic)
+        if found is None or not found.partitions:
+            raise LogError(f"topic {topic} does not exist: run `tailrace up` (it makes the topics)")
+        return len(found.partitions)
+
+    def settings(self, topic: str) -> dict[str, str]:
+        """Return a topic's settings as the broker has them."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        [future] = self._client.describe_configs([resource]).values()
+        return {name: entry.value for name, entry in future.result(15).items()}
+
+
+BEGINNING = OFFSET_BEGINNING
