@@ -1,0 +1,84 @@
+"""Fixtures that several suites share: a real Kafka and a real PostgreSQL for the whole run.
+
+Set TAILRACE_TEST_KAFKA_BOOTSTRAP or TAILRACE_TEST_POSTGRES_URL to use a running one instead, for
+instance while you write a test. Either may hold what other tests left: use names of your own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.embedded.kafka import Broker
+from infra.embedded.postgres import Postgres
+from tests.support.shared import cache_dir, shared
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all workers of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session")
+def kafka(run_dir: Path) -> Iterator[str]:
+    """Yield the bootstrap address of a real broker; topics are yours to create and to name."""
+    running = os.environ.get("TAILRACE_TEST_KAFKA_BOOTSTRAP")
+    if running:
+        yield running
+        return
+    folder = run_dir / "shared-kafka"
+    folder.mkdir(exist_ok=True)
+    broker = Broker(folder / "home", cache=cache_dir(), log_path=folder / "kafka.log")
+    with shared(broker, folder) as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture(scope="session")
+def postgres_url(run_dir: Path) -> Iterator[str]:
+    """Yield the URL of a real PostgreSQL's common database, as a role that may make others."""
+    running = os.environ.get("TAILRACE_TEST_POSTGRES_URL")
+    if running:
+        yield running
+        return
+    folder = run_dir / "shared-postgres"
+    folder.mkdir(exist_ok=True)
+    server = Postgres(
+        folder / "home", secrets_dir=folder / "secrets", log_path=folder / "postgres.log"
+    )
+    with shared(server, folder) as url:
+        yield url
+
+
+@pytest.fixture
+def make_database(postgres_url: str) -> Iterator[Callable[[], str]]:
+    """Yield a function that makes an empty database and returns its URL; dropped after the test."""
+    import psycopg
+
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            # f-string: a name of our own; CREATE DATABASE takes no parameters.
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        made.append(name)
+        return postgres_url.rpartition("/")[0] + f"/{name}"
+
+    yield make
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def database_url(make_database: Callable[[], str]) -> str:
+    """Return the URL of an empty database of this test's own."""
+    return make_database()
