@@ -378,7 +378,18 @@ class Admin:
 
     def __init__(self, bootstrap: str) -> None:
         """Connect lazily."""
+        self._bootstrap = bootstrap
         self._client = AdminClient(client_settings(bootstrap, "tailrace-admin"))
+
+    def await_broker(self, *, timeout_ms: int) -> None:
+        """Return once a broker answers; LogError when none does in time."""
+        try:
+            self._client.list_topics(timeout=timeout_ms / 1000)
+        except KafkaException as error:
+            raise LogError(
+                f"Kafka at {self._bootstrap} does not answer within {timeout_ms} ms: "
+                "start it (`tailrace up`) or correct TAILRACE_KAFKA_BOOTSTRAP"
+            ) from error
 
     def ensure_topics(self, specs: Sequence[TopicSpec], *, replication: int = 1) -> list[str]:
         """Create what is missing and return its names; idempotent, also side by side.
