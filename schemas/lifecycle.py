@@ -29,7 +29,7 @@ TRANSITIONS: dict[Phase, dict[str, Phase]] = {
     Phase.ASSIGNED: {
         "JobStarted": Phase.STARTED,
         "JobFinished": Phase.ENDED,  # its JobStarted was spooled behind an outage and is not lost
-        "AssignmentDeclined": Phase.QUEUED,
+        "AssignmentDeclined": Phase.ENDED,  # the next try is an attempt of its own
         "AttemptLost": Phase.LOST,
         "StepStarted": Phase.ASSIGNED,
         "StepFinished": Phase.ASSIGNED,
