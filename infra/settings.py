@@ -87,6 +87,11 @@ class Settings:
         derive=lambda values: f"127.0.0.1:{values['kafka_port']}",
     )
     postgres_port: int = _port("Port of the embedded PostgreSQL.", 8832)
+    kafka_replication: int = _setting(
+        "Copies of each topic; 3 with a Kafka of your own, 1 with the embedded one.",
+        default=1,
+        least=1,
+    )
     database_url: str = _setting(
         "postgresql://… of the read models and the vault. Setting it switches the embedded "
         "PostgreSQL off.",
@@ -130,6 +135,9 @@ class Settings:
         "Partitions of `events`, each with one active scheduler. Fixed when the log is made.",
         default=1,
         least=1,
+    )
+    pools: tuple[str, ...] = _setting(
+        "Pools of runners whose topics are made, separated by commas.", default=("default",)
     )
     scheduler_count: int = _setting(
         "Copies of the scheduler; all but one a cell stand by.", default=2, least=1
@@ -178,6 +186,10 @@ class Settings:
     )
     log_file_mb: int = _setting(
         "Size at which the log file of a process is set aside, in MiB.", default=32, least=1
+    )
+
+    otlp_endpoint: str = _setting(
+        "Where traces go (OTLP over HTTP); needs the extra `telemetry`. Empty: nowhere.", default=""
     )
 
     sources: Mapping[str, str] = dataclasses.field(compare=False, repr=False)

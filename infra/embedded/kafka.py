@@ -101,11 +101,7 @@ class Broker:
     @property
     def process(self) -> ProcessName | None:
         """The running broker of this folder, whoever started it."""
-        try:
-            name = ProcessName.from_json((self.home / "pid").read_text(encoding="utf-8"))
-        except OSError:
-            return None
-        return name if name is not None and processes.is_alive(name) else None
+        return ProcessName.from_file(self.home / "pid")
 
     def start(self, *, timeout_s: float = 60.0) -> str:
         """Start the broker unless it runs, and return its address once it answers.
@@ -123,9 +119,9 @@ class Broker:
     def launch(self) -> ProcessName:
         """Prepare the folder and start the process without waiting for it to answer."""
         argv = self.prepare()
-        process = processes.spawn(argv, log_path=self.log_path, env=_environment())
-        write_atomically(self.home / "pid", process.to_json())
-        return process
+        return processes.spawn(
+            argv, log_path=self.log_path, pid_path=self.home / "pid", env=_environment()
+        )
 
     def prepare(self) -> list[str]:
         """Check the jars, write the configuration, format once; return the command to run."""

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from infra.embedded.errors import PortTakenError
@@ -37,16 +37,24 @@ def free_port(host: str = HOST) -> int:
 
 
 def choose(
-    usual: Mapping[str, int], *, fixed: Mapping[str, int], record: Path, host: str = HOST
+    usual: Mapping[str, int],
+    *,
+    fixed: Mapping[str, int],
+    record: Path,
+    ours: Collection[str] = (),
+    host: str = HOST,
 ) -> dict[str, int]:
     """Return a port for each name in `usual`, and remember the choice in `record`.
 
-    A name in `fixed` (the user's settings) gets exactly that port: PortTakenError if a stranger has it.
-    Otherwise the port of the last start is kept if it is free, then the usual one, then any.
+    A name in `fixed` (the user's settings) gets exactly that port; PortTakenError if a stranger
+    has it. Otherwise the port of the last start is kept if it is free, then the usual one, then
+    any. What still runs (`ours`) keeps the port that it has.
     """
     remembered = _read(record)
-    chosen: dict[str, int] = {}
+    chosen = {name: remembered[name] for name in usual if name in ours and name in remembered}
     for name, usual_port in usual.items():
+        if name in chosen:
+            continue
         if name in fixed:
             chosen[name] = _fixed(name, fixed[name], host)
             continue

@@ -94,11 +94,7 @@ class Postgres:
     @property
     def process(self) -> ProcessName | None:
         """The running server of this folder, whoever started it."""
-        try:
-            name = ProcessName.from_json((self.home / "pid").read_text(encoding="utf-8"))
-        except OSError:
-            return None
-        return name if name is not None and processes.is_alive(name) else None
+        return ProcessName.from_file(self.home / "pid")
 
     def start(self, *, timeout_s: float = 60.0) -> str:
         """Start the server unless it runs, and return its URL once it answers."""
@@ -111,11 +107,14 @@ class Postgres:
     def launch(self) -> ProcessName:
         """Prepare the folder and start the process without waiting for it to answer."""
         argv = self.prepare()
-        process = processes.spawn(
-            argv, log_path=self.log_path, env=_environment(), cwd=self.home, user=self.run_as()
+        return processes.spawn(
+            argv,
+            log_path=self.log_path,
+            pid_path=self.home / "pid",
+            env=_environment(),
+            cwd=self.home,
+            user=self.run_as(),
         )
-        write_atomically(self.home / "pid", process.to_json())
-        return process
 
     def prepare(self) -> list[str]:
         """Make user, folders and data where they are missing; return the command that starts it."""

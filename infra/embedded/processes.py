@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from infra.embedded.errors import StartError
 
 LOG_TAIL_LINES = 15
 _POLL_S = 0.02
+_START_FIELD = 19  # of /proc/PID/stat, counted from the state
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +26,28 @@ class ProcessName:
     started: int
     boot: str
 
-    def to_json(self) -> str:
-        """Return the form in which it is kept on disk."""
-        return json.dumps({"pid": self.pid, "started": self.started, "boot": self.boot})
+    def to_text(self) -> str:
+        """Return the form in which it is kept on disk: the boot, and what /proc says."""
+        return f"{self.boot}\n{self.pid} () ? {'0 ' * 18}{self.started}\n"
 
     @classmethod
-    def from_json(cls, text: str) -> ProcessName | None:
+    def from_text(cls, text: str) -> ProcessName | None:
         """Read it back; None if the text is not one (cut off by a crash, for instance)."""
+        boot, _, stat = text.partition("\n")
         try:
-            fields = json.loads(text)
-            return cls(int(fields["pid"]), int(fields["started"]), str(fields["boot"]))
-        except (ValueError, KeyError, TypeError):
+            fields = _after_command(stat)
+            return cls(int(stat.split(" ", 1)[0]), int(fields[_START_FIELD]), boot)
+        except (ValueError, IndexError):
             return None
+
+    @classmethod
+    def from_file(cls, path: Path) -> ProcessName | None:
+        """Return the living process that a pid file names, or None."""
+        try:
+            name = cls.from_text(path.read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            return None
+        return name if name is not None and is_alive(name) else None
 
 
 def name_of(pid: int) -> ProcessName | None:
@@ -45,7 +55,7 @@ def name_of(pid: int) -> ProcessName | None:
     fields = _stat_fields(pid)
     if fields is None or fields[0] in ("Z", "X"):
         return None
-    return ProcessName(pid, int(fields[19]), _boot_id())
+    return ProcessName(pid, int(fields[_START_FIELD]), _boot_id())
 
 
 def is_alive(process: ProcessName) -> bool:
@@ -67,19 +77,27 @@ def spawn(
     argv: Sequence[str | Path],
     *,
     log_path: Path,
+    pid_path: Path,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     user: tuple[int, int] | None = None,
 ) -> ProcessName:
     """Start a process in a session of its own, its output appended to `log_path`.
 
-    `user` is the (uid, gid) to run as. The process is not ended when its starter ends.
+    `user` is the (uid, gid) to run as. The process is not ended when its starter ends. It writes
+    `pid_path` itself before it becomes the program, so that no process is ever left unnamed.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("ab") as log:
+    pid_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("ab") as log, pid_path.open("wb") as pid_file:
+        # The pid file comes in as standard input: a shell need not know descriptors above 9.
+        name_itself = (
+            "read -r boot </proc/sys/kernel/random/boot_id; read -r stat </proc/self/stat; "
+            'printf \'%s\\n%s\\n\' "$boot" "$stat" >&0; exec "$@" </dev/null'
+        )
         child = subprocess.Popen(
-            [str(part) for part in argv],
-            stdin=subprocess.DEVNULL,
+            ["/bin/sh", "-c", name_itself, "sh", *(str(part) for part in argv)],
+            stdin=pid_file,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=None if env is None else dict(env),
@@ -156,12 +174,17 @@ def tail(log_path: Path, lines_max: int = LOG_TAIL_LINES) -> str:
 
 
 def _stat_fields(pid: int) -> list[str] | None:
-    """Return /proc/PID/stat from the state on (the command may hold anything, even brackets)."""
+    """Return /proc/PID/stat from the state on."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    return text[text.rindex(")") + 2 :].split()
+    return _after_command(text)
+
+
+def _after_command(stat: str) -> list[str]:
+    # The command may hold anything, even brackets.
+    return stat[stat.rindex(")") + 2 :].split()
 
 
 def _boot_id() -> str:

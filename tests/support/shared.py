@@ -45,7 +45,7 @@ def shared(server: Server, folder: Path) -> Iterator[str]:
     with _locked(folder):
         name = processes.name_of(os.getpid())
         assert name is not None
-        mine.write_text(name.to_json(), encoding="utf-8")
+        mine.write_text(name.to_text(), encoding="utf-8")
         address = server.start()
         _watch(folder)
     try:
@@ -61,7 +61,7 @@ def shared(server: Server, folder: Path) -> Iterator[str]:
 def living_users(folder: Path) -> list[ProcessName]:
     """Return the processes that use the server of `folder` and live."""
     names = [
-        ProcessName.from_json(path.read_text(encoding="utf-8"))
+        ProcessName.from_text(path.read_text(encoding="utf-8"))
         for path in (folder / "users").iterdir()
     ]
     return [name for name in names if name is not None and processes.name_of(name.pid) == name]

@@ -20,7 +20,7 @@ def watch(folder: Path) -> None:
     while folder.exists() and living_users(folder):
         pause.wait(_POLL_S)
     for record in (folder / "home").glob("**/pid"):
-        server = ProcessName.from_json(record.read_text(encoding="utf-8"))
+        server = ProcessName.from_text(record.read_text(encoding="utf-8"))
         if server is not None:
             processes.send(server, signal.SIGKILL)
 
