@@ -64,13 +64,28 @@ def is_alive(process: ProcessName) -> bool:
     return name_of(process.pid) == process
 
 
-def bury(pid: int) -> int | None:
-    """Take a dead child's exit code (negative: the signal); None if it lives or is not ours."""
+_exit_codes: dict[int, int] = {}
+"""Of children that ended, by pid: a corpse can be asked only once, by whichever thread."""
+
+
+def bury(pid: int) -> None:
+    """Remember a dead child's exit code (negative: the signal); nothing if it lives."""
     try:
         found, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        return None
-    return os.waitstatus_to_exitcode(status) if found else None
+        return
+    if found:
+        _exit_codes[pid] = os.waitstatus_to_exitcode(status)
+
+
+def exit_code(process: ProcessName) -> int | None:
+    """Return how a dead child ended, once; None if it was not a child of ours."""
+    return _exit_codes.pop(process.pid, None)
+
+
+def forget(process: ProcessName) -> None:
+    """Drop the exit code of a process that was ended on purpose."""
+    _exit_codes.pop(process.pid, None)
 
 
 def spawn(

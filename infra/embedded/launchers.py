@@ -1,0 +1,180 @@
+"""How each kind of process is started, found again, asked and ended: one protocol, three kinds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from infra.embedded import probes, processes
+from infra.embedded.kafka import Broker
+from infra.embedded.ports import write_atomically
+from infra.embedded.postgres import Postgres
+from infra.embedded.probes import Health
+from infra.embedded.processes import ProcessName
+from infra.embedded.services import Service
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Launcher(Protocol):
+    """One process of the system, apart from when and how often it is started."""
+
+    log_path: Path
+    port: int
+
+    def running(self) -> ProcessName | None:
+        """Return the process that an earlier supervisor left, if it will do as it is."""
+        ...
+
+    def launch(self) -> ProcessName:
+        """Start it; may take seconds (formatting), raises EmbeddedError if that can't be."""
+        ...
+
+    def health(self) -> Health:
+        """Ask it how it is."""
+        ...
+
+    def memory_bytes(self, pid: int) -> int:
+        """Return the memory that it takes."""
+        ...
+
+    def end(self, process: ProcessName) -> None:
+        """End it in order within its grace."""
+        ...
+
+
+class KafkaLauncher:
+    """The embedded broker."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Wrap a broker."""
+        self._broker = broker
+        self.log_path = broker.log_path
+        self.port = broker.port
+
+    def running(self) -> ProcessName | None:
+        """Return the broker of the folder."""
+        return self._broker.process
+
+    def launch(self) -> ProcessName:
+        """Check its jars, format once, start it."""
+        return self._broker.launch()
+
+    def health(self) -> Health:
+        """Ask for its metadata."""
+        return probes.ready_or_silent(answers=self._broker.answers())
+
+    def memory_bytes(self, pid: int) -> int:
+        """Return the memory of the JVM."""
+        return probes.memory_bytes(pid)
+
+    def end(self, process: ProcessName) -> None:
+        """Let it close its segments, which makes the next start quick."""
+        processes.end(process, grace_s=4.0)
+
+
+class PostgresLauncher:
+    """The embedded database server."""
+
+    def __init__(self, server: Postgres) -> None:
+        """Wrap a server."""
+        self._server = server
+        self.log_path = server.log_path
+        self.port = server.port
+
+    def running(self) -> ProcessName | None:
+        """Return the server of the folder."""
+        return self._server.process
+
+    def launch(self) -> ProcessName:
+        """Make user and data once, start it."""
+        return self._server.launch()
+
+    def health(self) -> Health:
+        """Begin a connection."""
+        return probes.ready_or_silent(answers=self._server.answers())
+
+    def memory_bytes(self, pid: int) -> int:
+        """Return the memory of the server and of the process of each connection."""
+        return probes.memory_bytes(pid, with_children=True)
+
+    def end(self, process: ProcessName) -> None:
+        """Roll back what is open and write a checkpoint."""
+        processes.end(process, first=signal.SIGINT, grace_s=4.0)
+
+
+class ServiceLauncher:
+    """One of the Python services; its pid file and what it was started with lie in `record_dir`."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        port: int,
+        log_path: Path,
+        record_dir: Path,
+        env: Mapping[str, str],
+        version: str,
+    ) -> None:
+        """Say how it is started: `env` is added to the supervisor's environment."""
+        self.log_path = log_path
+        self.port = port
+        self._argv = (sys.executable, "-m", service.module)
+        self._env = {**os.environ, **env, "PYTHONUNBUFFERED": "1"}
+        self._pid_path = record_dir / f"{service.name}.pid"
+        self._digest_path = record_dir / f"{service.name}.digest"
+        told = [version, *self._argv, *(f"{name}={env[name]}" for name in sorted(env))]
+        self._digest = sha256("\0".join(told).encode()).hexdigest()
+
+    def running(self) -> ProcessName | None:
+        """Return what an earlier supervisor started just so; one started otherwise is ended."""
+        found = ProcessName.from_file(self._pid_path)
+        if found is None:
+            return None
+        try:
+            if self._digest_path.read_text(encoding="ascii") == self._digest:
+                return found
+        except OSError:
+            pass
+        self.end(found)
+        return None
+
+    def launch(self) -> ProcessName:
+        """Start it."""
+        write_atomically(self._digest_path, self._digest)
+        return processes.spawn(
+            self._argv,
+            log_path=self.log_path,
+            pid_path=self._pid_path,
+            env=self._env,
+            cwd=REPOSITORY,
+        )
+
+    def health(self) -> Health:
+        """Ask its /readyz."""
+        return probes.ask_readyz(self.port)
+
+    def memory_bytes(self, pid: int) -> int:
+        """Return the memory of the process itself (a runner's jobs are not the system's)."""
+        return probes.memory_bytes(pid)
+
+    def end(self, process: ProcessName) -> None:
+        """Let it finish what it is at."""
+        processes.end(process, grace_s=6.0)
+
+
+def end_leftovers(record_dir: Path, wanted: set[str]) -> None:
+    """End the services of an earlier start that do not belong to the system any more."""
+    for pid_path in record_dir.glob("*.pid"):
+        if pid_path.stem in wanted:
+            continue
+        found = ProcessName.from_file(pid_path)
+        if found is not None:
+            processes.end(found, grace_s=6.0)
+        pid_path.unlink(missing_ok=True)
+        pid_path.with_suffix(".digest").unlink(missing_ok=True)
