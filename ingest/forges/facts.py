@@ -1,0 +1,225 @@
+"""From a payload in GitHub's shape to a DeliveryReceived: the only reader of those payloads.
+
+Every forge brings its payload into this shape first, so that a workflow's `github.event.*` and
+the facts of a delivery come from one place. The shapes are those of GitHub's documentation,
+"Webhook events and payloads".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ingest.forges.request import (
+    MESSAGE_CHARS_MAX,
+    REF_CHARS_MAX,
+    BodyError,
+    Json,
+    WebhookRequest,
+    branch_ref,
+    dumped,
+    full_ref,
+    is_null,
+    number,
+    obj,
+    optional_ref,
+    optional_sha,
+    ref_name,
+    sha,
+    text,
+)
+from schemas.codec import event_id
+from schemas.events import DeliveryReceived, Source
+
+Facts = dict[str, Any]
+
+
+def received(
+    request: WebhookRequest,
+    *,
+    provider: str,
+    event: str,
+    delivery_id: str,
+    body: Json,
+    payload_json: str | None = None,
+) -> DeliveryReceived:
+    """Return the fact; `payload_json` is given when `body` is what was sent, unchanged."""
+    found = _READERS.get(event, _other)(body)
+    repository = obj(body.get("repository"))
+    sender = obj(body.get("sender"))
+    facts: Facts = {
+        "action": text(body.get("action")),
+        "actor": text(sender.get("login") or sender.get("username")),
+        "default_branch": _default_branch(repository) or request.default_branch,
+        **found,
+    }
+    return DeliveryReceived(
+        event_id=event_id("DeliveryReceived", request.repository, delivery_id),
+        occurred_at=request.received_at,
+        repository=request.repository,
+        delivery_id=delivery_id,
+        source=Source.WEBHOOK,
+        provider=provider,
+        event=event,
+        payload_json=dumped(body) if payload_json is None else payload_json,
+        body_sha256=request.sha256,
+        body_bytes=request.size,
+        **facts,
+    )
+
+
+def _default_branch(repository: Json) -> str:
+    branch = repository.get("default_branch")
+    try:
+        return optional_ref(branch, "repository.default_branch")
+    except BodyError:
+        return ""
+
+
+def _push(body: Json) -> Facts:
+    """A branch or tag moved. The id of an annotated tag is the tag object's, not a commit's."""
+    ref = full_ref(body.get("ref"), "ref")
+    before = sha(body.get("before"), "before")
+    after = sha(body.get("after"), "after")
+    head = obj(body.get("head_commit"))
+    deleted = is_null(after)
+    commit = after
+    if ref.startswith("refs/tags/") and head.get("id"):
+        commit = sha(head["id"], "head_commit.id")
+    pusher = obj(body.get("pusher"))
+    facts: Facts = {
+        "ref": ref,
+        "before": before,
+        "sha": "" if deleted else commit,
+        "base_ref": text(body.get("base_ref"), REF_CHARS_MAX),
+        "deleted": deleted,
+        "message": text(head.get("message"), MESSAGE_CHARS_MAX),
+    }
+    if not obj(body.get("sender")):
+        facts["actor"] = text(pusher.get("login") or pusher.get("name"))
+    return facts
+
+
+def _create(body: Json) -> Facts:
+    kind = body.get("ref_type")
+    if kind not in ("branch", "tag"):
+        raise BodyError(f"`ref_type` is {kind!r}; expected branch or tag")
+    name = ref_name(body.get("ref"), "ref").removeprefix("refs/heads/").removeprefix("refs/tags/")
+    full = f"refs/heads/{name}" if kind == "branch" else f"refs/tags/{name}"
+    return {
+        "ref": full,
+        "tag_name": name if kind == "tag" else "",
+        "sha": optional_sha(body.get("sha"), "sha"),
+    }
+
+
+def _delete(body: Json) -> Facts:
+    return {**_create(body), "sha": "", "deleted": True}
+
+
+def _pull_request(body: Json) -> Facts:
+    """A pull request; its commit is the head, the planner makes the merge commit.
+
+    A merged one is about the branch that it went into (GitHub's `github.ref`).
+    """
+    pull = body.get("pull_request")
+    if not isinstance(pull, dict):
+        raise BodyError("`pull_request` is missing; expected an object")
+    count = number(body.get("number") or pull.get("number"), "number")
+    head, base = obj(pull.get("head")), obj(pull.get("base"))
+    head_repository = text(obj(head.get("repo")).get("full_name"))
+    base_repository = text(obj(base.get("repo")).get("full_name"))
+    base_ref = ref_name(base.get("ref"), "pull_request.base.ref")
+    merged = pull.get("merged") is True or bool(pull.get("merged_at"))
+    merge_sha = optional_sha(pull.get("merge_commit_sha"), "pull_request.merge_commit_sha")
+    return {
+        "number": count,
+        "ref": branch_ref(base_ref) if merged else f"refs/pull/{count}/merge",
+        "sha": optional_sha(head.get("sha"), "pull_request.head.sha"),
+        "before": optional_sha(body.get("before"), "before"),
+        "head_ref": ref_name(head.get("ref"), "pull_request.head.ref"),
+        "head_repository": head_repository,
+        "base_ref": base_ref,
+        "base_sha": merge_sha if merged and merge_sha
+        else optional_sha(base.get("sha"), "pull_request.base.sha"),
+        # a head without a repository is a fork that was deleted
+        "fork": not head_repository or head_repository.lower() != base_repository.lower(),
+        "merged": merged,
+        "message": text(pull.get("title"), MESSAGE_CHARS_MAX),
+    }  # fmt: skip
+
+
+def _release(body: Json) -> Facts:
+    release = body.get("release")
+    if not isinstance(release, dict):
+        raise BodyError("`release` is missing; expected an object")
+    tag = ref_name(release.get("tag_name"), "release.tag_name")
+    return {
+        "ref": f"refs/tags/{tag}",
+        "tag_name": tag,
+        "message": text(release.get("name"), MESSAGE_CHARS_MAX),
+    }
+
+
+def _merge_group(body: Json) -> Facts:
+    group = body.get("merge_group")
+    if not isinstance(group, dict):
+        raise BodyError("`merge_group` is missing; expected an object")
+    return {
+        "ref": full_ref(group.get("head_ref"), "merge_group.head_ref"),
+        "sha": sha(group.get("head_sha"), "merge_group.head_sha"),
+        "head_ref": text(group.get("head_ref"), REF_CHARS_MAX),
+        "base_ref": text(group.get("base_ref"), REF_CHARS_MAX),
+        "base_sha": optional_sha(group.get("base_sha"), "merge_group.base_sha"),
+        "message": text(obj(group.get("head_commit")).get("message"), MESSAGE_CHARS_MAX),
+    }
+
+
+def _workflow_dispatch(body: Json) -> Facts:
+    ref = ref_name(body.get("ref"), "ref")
+    inputs = body.get("inputs")
+    if inputs is not None and not isinstance(inputs, dict):
+        raise BodyError("`inputs` must be an object of input values")
+    return {
+        "ref": ref if ref.startswith("refs/") else f"refs/heads/{ref}",
+        "workflow": text(body.get("workflow"), REF_CHARS_MAX),
+        "inputs_json": dumped(inputs or {}),
+    }
+
+
+def _deployment(body: Json) -> Facts:
+    deployment = body.get("deployment")
+    if not isinstance(deployment, dict):
+        raise BodyError("`deployment` is missing; expected an object")
+    ref = optional_ref(deployment.get("ref"), "deployment.ref")
+    return {
+        # a deployment of a bare commit names the commit as its ref and has no branch
+        "ref": ref if ref.startswith("refs/") else "",
+        "head_ref": "" if ref == deployment.get("sha") else ref,
+        "sha": optional_sha(deployment.get("sha"), "deployment.sha"),
+    }
+
+
+def _other(body: Json) -> Facts:
+    """Events that are about the default branch; the subject's number and title for people."""
+    subject = obj(body.get("issue")) or obj(body.get("discussion"))
+    facts: Facts = {"message": text(subject.get("title"), MESSAGE_CHARS_MAX)}
+    if subject.get("number"):
+        facts["number"] = number(subject["number"], "number")
+    return facts
+
+
+_READERS: dict[str, Callable[[Json], Facts]] = {
+    "push": _push,
+    "create": _create,
+    "delete": _delete,
+    "pull_request": _pull_request,
+    "pull_request_target": _pull_request,
+    "pull_request_review": _pull_request,
+    "pull_request_review_comment": _pull_request,
+    "release": _release,
+    "merge_group": _merge_group,
+    "workflow_dispatch": _workflow_dispatch,
+    "deployment": _deployment,
+    "deployment_status": _deployment,
+}
