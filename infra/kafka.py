@@ -203,8 +203,17 @@ class KafkaWriter:
     def append(self, record: Append, on_ack: Callable[[Exception | None], None]) -> None:
         """Queue a record; BufferError when the client's buffer is full (back-pressure)."""
 
-        def delivered(error: KafkaError | None, _: Message) -> None:
-            on_ack(None if error is None else _append_error(record, error))
+        self.append_at(record, lambda _, error: on_ack(error))
+
+    def append_at(self, record: Append, on_stored: Callable[[int, Exception | None], None]) -> None:
+        """As `append`; `on_stored` is told the record's offset (-1 when it failed)."""
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                on_stored(-1, _append_error(record, error))
+                return
+            offset = message.offset()
+            on_stored(-1 if offset is None else offset, None)
 
         self._producer.produce(
             record.topic,

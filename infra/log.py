@@ -94,6 +94,10 @@ class LogWriter(Protocol):
         """Queue a record; `on_ack` is called from another thread with None once it is durable."""
         ...
 
+    def append_at(self, record: Append, on_stored: Callable[[int, Exception | None], None]) -> None:
+        """As `append`; `on_stored` is told the record's offset (-1 when it failed)."""
+        ...
+
     def append_all(self, records: Sequence[Append], *, timeout_ms: int) -> None:
         """Append and wait for every acknowledgement; AppendError names what failed."""
         ...
@@ -205,6 +209,10 @@ class MemoryWriter:
         """Append and acknowledge."""
         self._log.put(record)
         on_ack(None)
+
+    def append_at(self, record: Append, on_stored: Callable[[int, Exception | None], None]) -> None:
+        """Append and acknowledge."""
+        on_stored(self._log.put(record).offset, None)
 
     def append_all(self, records: Sequence[Append], *, timeout_ms: int) -> None:  # noqa: ARG002
         """Append all."""
