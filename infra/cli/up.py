@@ -1,0 +1,209 @@
+"""`tailrace up`, `down` and `status`: what `infra.embedded.operator` does, shown to a person."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+
+from infra.embedded import operator
+from infra.embedded.errors import EmbeddedError
+from infra.embedded.operator import Listener, Status
+from infra.settings import Settings, SettingsError
+
+EXIT_DEGRADED = 1
+EXIT_NOT_RUNNING = 3
+EXIT_INTERRUPTED = 130
+_BAR_CELLS = 30
+_STEP_PERCENT = 10
+
+
+@click.command()
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something fails.")
+def up(*, quiet: bool) -> None:
+    """Start the whole system, and end when everything answers.
+
+    Run again, it starts what does not run. Interrupted by Ctrl-C, what was started goes on in
+    the background; `tailrace down` ends it.
+    """
+    screen = Screen(quiet=quiet)
+    began = time.monotonic()
+    try:
+        status = operator.bring_up(Settings.load(), screen.listener())
+    except (EmbeddedError, SettingsError, OSError) as error:
+        screen.clear()
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        screen.clear()
+        click.echo(
+            "Interrupted. What was started goes on starting in the background: `tailrace up` "
+            "waits for it again, `tailrace status` shows it, `tailrace down` ends it.",
+            err=True,
+        )
+        sys.exit(EXIT_INTERRUPTED)
+    screen.clear()
+    screen.say(f"Tailrace answers after {time.monotonic() - began:.1f} s: {status['public_url']}")
+    screen.say(f"  data {status['home']}    `tailrace status` shows all processes")
+
+
+@click.command()
+def down() -> None:
+    """End everything that `up` started, in reverse order, and nothing else."""
+    try:
+        ended = operator.take_down(Settings.load())
+    except (EmbeddedError, SettingsError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Ended: {', '.join(ended)}" if ended else "Nothing was running.")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def status(*, as_json: bool) -> None:
+    """Show every process, its health, its lag, and where its log is.
+
+    Exit code 0: everything is ready; 1: something is not; 3: nothing runs.
+    """
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    found = operator.status_of(settings)
+    if found is None:
+        _show_nothing(settings, as_json=as_json)
+        sys.exit(EXIT_NOT_RUNNING)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo(as_table(found, settings))
+    sys.exit(0 if found["ready"] else EXIT_DEGRADED)
+
+
+def as_table(found: Status, settings: Settings) -> str:
+    """Return the status as a person reads it: a line a process, then what is not well."""
+    head = ("PROCESS", "PID", "STATE", "UPTIME", "RESTARTS", "MEMORY", "LAG", "LOG")
+    rows = [head, *(_row(line, settings) for line in found["processes"])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.append(
+        f"{found['public_url']}    {found['phase']}    home {found['home']}    "
+        f"supervisor pid {found['pid']}"
+    )
+    lines += found["notices"]
+    for step in found["steps"]:
+        if step["state"] == "failed":
+            lines.append(f"\n{step['name']} failed; log {step['log']}\n{step['last_lines']}")
+    lines += [
+        f"\n{line['name']} {line['state']}: {line['detail']}\n{line['last_lines']}"
+        for line in found["processes"]
+        if line["state"] not in ("up", "waiting", "stopped")
+    ]
+    return "\n".join(lines)
+
+
+def _row(line: dict[str, Any], settings: Settings) -> tuple[str, ...]:
+    return (
+        line["name"],
+        str(line["pid"] or "-"),
+        line["state"],
+        _span(line["uptime_s"]),
+        str(line["restarts"]),
+        f"{line['memory_mb']:.0f} MB" if line["pid"] else "-",
+        "-" if line["lag"] is None else str(line["lag"]),
+        operator.home_of_log(line["log"], settings.home),
+    )
+
+
+def _show_nothing(settings: Settings, *, as_json: bool) -> None:
+    left = [name for name, _process in operator.leftovers(settings)]
+    if as_json:
+        click.echo(json.dumps({"ready": False, "phase": "down", "leftovers": left}, indent=2))
+        return
+    click.echo(f"Tailrace does not run in {settings.home}. `tailrace up` starts it.")
+    if left:
+        click.echo(
+            f"Its supervisor is gone, but these still run: {', '.join(left)}. `tailrace up` takes "
+            f"them over, `tailrace down` ends them."
+        )
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+class Screen:
+    """Progress for a person: one line that changes on a terminal, few lines in a file."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Write to standard error, so that output can be used by scripts."""
+        self._quiet = quiet
+        self._live = sys.stderr.isatty() and not quiet
+        self._said = ""
+        self._percent = -1
+
+    def listener(self) -> Listener:
+        """Return the three functions that `operator.bring_up` calls."""
+        return Listener(say=self.say, downloaded=self.downloaded, waiting=self.waiting)
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self.clear()
+        if not self._quiet:
+            click.echo(text)
+
+    def downloaded(self, name: str, done: int, total: int) -> None:
+        """Show how far the download is, in MB."""
+        percent = 100 * done // max(total, 1)
+        sizes = f"{done / 1e6:5.1f} of {total / 1e6:.1f} MB"
+        if self._live:
+            filled = _BAR_CELLS * done // max(total, 1)
+            bar = "#" * filled + "." * (_BAR_CELLS - filled)
+            self._draw(f"  [{bar}] {percent:3}%  {sizes}  {name[:30]}")
+        elif not self._quiet and percent // _STEP_PERCENT > self._percent // _STEP_PERCENT:
+            self._percent = percent
+            click.echo(f"  {percent:3}%  {sizes}")
+
+    def waiting(self, found: Status) -> None:
+        """Show for what it waits; a line only when that changes."""
+        for notice in found["notices"]:
+            if notice not in self._said:
+                self._said += notice
+                self.say(notice)
+        waited = [step["name"] for step in found["steps"] if step["state"] == "running"]
+        waited += [
+            line["name"] + (f" ({line['state']})" if line["state"] == "crashed" else "")
+            for line in found["processes"]
+            if line["state"] not in ("up", "waiting")
+        ]
+        text = f"Waiting for {', '.join(waited)}" if waited else ""
+        if self._live:
+            self._draw(f"  {text}")
+        elif text and text not in self._said and not self._quiet:
+            self._said += text
+            click.echo(text)
+
+    def clear(self) -> None:
+        """Take the changing line away."""
+        if self._live:
+            self._draw("")
+
+    def _draw(self, text: str) -> None:
+        width = max(20, _terminal_columns() - 1)
+        click.echo(f"\r\x1b[2K{text[:width]}", nl=False, err=True)
+
+
+def _terminal_columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
