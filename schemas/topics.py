@@ -60,6 +60,21 @@ def lane_of(runner_id: str) -> int:
     return partition_of(runner_id, LANES)
 
 
+def heartbeat_key(runner_id: str, boot_id: str) -> str:
+    """Return the key of a boot's heartbeats; the topic keeps the last one of each boot.
+
+    The partition is `partition_of(runner_id, HEARTBEAT_PARTITIONS)`: boots of a runner stay in
+    order.
+    """
+    return f"{runner_id}@{boot_id}"
+
+
+def boot_of(key: str) -> tuple[str, str]:
+    """Return (runner_id, boot_id) of a heartbeat's key."""
+    runner_id, _, boot_id = key.rpartition("@")
+    return runner_id, boot_id
+
+
 def log_key(job_id: str, attempt: int) -> str:
     """Return the key of an attempt's log records."""
     return f"{job_id}@{attempt}"
@@ -85,7 +100,14 @@ def topic_specs(*, cells: int, pools: tuple[str, ...], replication: int = 1) -> 
         TopicSpec(
             name=HEARTBEATS,
             partitions=HEARTBEAT_PARTITIONS,
-            settings={"retention.ms": "3600000", "segment.ms": "600000"},
+            # the last heartbeat of every boot that was not yet called lost is kept, however long
+            # the fleet was down; the rest goes at the next compaction
+            settings={
+                "cleanup.policy": "compact",
+                "min.cleanable.dirty.ratio": "0.2",
+                "segment.ms": "600000",
+                "segment.bytes": str(64 * 1024 * 1024),
+            },
         ),
         TopicSpec(
             name=DEAD_LETTERS,

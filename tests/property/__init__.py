@@ -1,0 +1,1 @@
+"""Claims that hold for whatever Hypothesis thinks of."""
