@@ -23,6 +23,11 @@ from infra.embedded.errors import ChecksumError, DiskFullError, DownloadError, E
 LIST_PATH = Path(__file__).with_name("kafka.sha256")
 DOWNLOADS_AT_ONCE = 8
 TIMEOUT_S = 30
+CA_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+)
 TRIES_MAX = 3
 
 Progress = Callable[[str, int, int], None]
@@ -172,10 +177,22 @@ def _download(jar: Jar, repository: Path, meter: _Meter) -> Path:
     from jgo.maven import MavenContext
     from jgo.maven._resolver import PythonResolver
 
+    _trust_what_the_machine_trusts()
     resolver = PythonResolver(progress_callback=meter.track)
     context = MavenContext(resolver=resolver, repo_cache=repository, timeout=TIMEOUT_S)
     path: Path = context.create_dependency(jar.coordinate).artifact.resolve()
     return path
+
+
+def _trust_what_the_machine_trusts() -> None:
+    """Let requests use the machine's certificates: a company's proxy is known only there."""
+    if os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"):
+        return
+    named = os.environ.get("SSL_CERT_FILE")
+    for bundle in (*([named] if named else []), *CA_BUNDLES):
+        if Path(bundle).is_file():
+            os.environ["REQUESTS_CA_BUNDLE"] = bundle
+            return
 
 
 def _no_space_types(error: OSError) -> type[OSError] | tuple[()]:
