@@ -73,7 +73,7 @@ def _next_token(text: str, offset: int, previous: Token | None) -> Token:
     name = _NAME.match(text, offset)
     if name:
         run = _RUN.match(text, offset)
-        if run and run.end() > name.end() and text[name.end()] not in "*,'":
+        if run and run.end() > name.end():
             raise _unexpected(text, offset, run.group())
         word = name.group()
         if word in _KEYWORDS and not (previous and previous.text == "." and previous.kind == "op"):

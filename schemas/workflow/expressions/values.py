@@ -124,12 +124,20 @@ def truthy(value: Value) -> bool:
 
 
 def fold_case(text: str) -> str:
-    """Upper case one character at a time, so that lengths and order stay comparable."""
+    """Upper case, one character for one, and never from outside ASCII into it.
+
+    So is the runner's ordinal comparison: the dotless i is not an I, nor the sharp s SS.
+    """
     if text.isascii():
         return text.upper()
-    return "".join(
-        upper if len(upper := character.upper()) == 1 else character for character in text
-    )
+    return "".join(map(_fold_character, text))
+
+
+def _fold_character(character: str) -> str:
+    upper = character.upper()
+    if len(upper) != 1 or (upper.isascii() and not character.isascii()):
+        return character
+    return upper
 
 
 def equal(left: Value, right: Value) -> bool:

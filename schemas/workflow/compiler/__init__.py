@@ -1,0 +1,1 @@
+"""From nodes to a plan, one module a section of the file; `compile.py` is the way in."""

@@ -1,0 +1,408 @@
+"""Reading nodes against expectations: every mismatch becomes a problem with its place.
+
+A reader returns a usable value in any case, so that one pass over a file finds everything.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal
+
+from schemas.workflow.contexts import AVAILABILITY, RESTRICTED_FUNCTIONS, Availability
+from schemas.workflow.errors import ExpressionError, Problem, located
+from schemas.workflow.expressions.functions import FUNCTIONS
+from schemas.workflow.expressions.lexer import EXPRESSION_CHARACTERS_MAX
+from schemas.workflow.expressions.nodes import Literal as LiteralNode
+from schemas.workflow.expressions.parser import Expression
+from schemas.workflow.expressions.template import (
+    OPEN,
+    Part,
+    Template,
+    condition_expressions,
+    parse_template,
+)
+from schemas.workflow.expressions.values import Value, to_string
+from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode, key_text, plain
+
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+IDENTIFIER_CHARACTERS_MAX = 100
+INSERT_KEY = "${{ insert }}"
+
+Field = tuple[ScalarNode, Node]
+
+
+@dataclass(slots=True, eq=False)
+class Check:
+    """The findings about one file, with the means to say where they are."""
+
+    path: str
+    text: str
+    problems: list[Problem] = field(default_factory=list)
+    _line_starts: list[int] = field(default_factory=list)
+
+    def report(
+        self,
+        place: Node | tuple[int, int],
+        message: str,
+        *,
+        hint: str | None = None,
+        rule: str = "syntax",
+        severity: Literal["error", "warning"] = "error",
+    ) -> None:
+        """Adds a problem at a node or at a (line, column)."""
+        line, column = place if isinstance(place, tuple) else (place.line, place.column)
+        self.problems.append(Problem(self.path, line, column, message, severity, hint, rule))
+
+    def warn(self, place: Node | tuple[int, int], message: str, **more: str) -> None:
+        """Adds a warning: something that runs, but hardly as meant."""
+        self.report(place, message, severity="warning", hint=more.get("hint"), rule=more["rule"])
+
+    # Mappings
+
+    def pairs(
+        self, node: Node, what: str, *, key: str | None = None
+    ) -> Iterator[tuple[str, ScalarNode, Node]]:
+        """The entries of a mapping with free names; names that differ only in case are refused.
+
+        `key` names the availability row when expressions may stand in the names.
+        """
+        if not isinstance(node, MappingNode):
+            self.report(node, f"{what} must be a mapping, not {shape(node)}")
+            return
+        seen: dict[str, int] = {}
+        for name_node, value in node.entries:
+            name = key_text(name_node)
+            if OPEN in name:
+                name = self.text_of(name_node, f"a name in {what}", key=key, directive=True)
+            if not name:
+                self.report(name_node, f"a name in {what} must not be empty")
+                continue
+            before = seen.setdefault(name.upper(), name_node.line)
+            if before != name_node.line:
+                self.report(
+                    name_node,
+                    f"'{name}' is already defined on line {before}; names ignore case",
+                )
+                continue
+            yield name, name_node, value
+
+    def fields(self, node: Node, what: str, allowed: Collection[str]) -> dict[str, Field]:
+        """The entries of a mapping whose keys are known; others are reported with a guess."""
+        found: dict[str, Field] = {}
+        for name, name_node, value in self.pairs(node, what):
+            if name in allowed:
+                found[name] = (name_node, value)
+            else:
+                self.unknown_key(name_node, name, what, allowed)
+        return found
+
+    def unknown_key(self, node: ScalarNode, name: str, what: str, allowed: Collection[str]) -> None:
+        """Reports a key that does not exist here."""
+        self.report(
+            node,
+            f"'{name}' is not a key of {what}; expected one of: {', '.join(sorted(allowed))}",
+            hint=guess(name, allowed),
+            rule="unknown-key",
+        )
+
+    # Scalars
+
+    def scalar(self, node: Node, what: str) -> ScalarNode | None:
+        """The node if it is a scalar."""
+        if isinstance(node, ScalarNode):
+            return node
+        self.report(node, f"{what} must be a single value, not {shape(node)}")
+        return None
+
+    def text_of(
+        self,
+        node: Node,
+        what: str,
+        *,
+        key: str | None = None,
+        empty: bool = True,
+        directive: bool = False,
+    ) -> str:
+        """A text; numbers and booleans are taken as printed. `key` is its availability row."""
+        scalar = self.scalar(node, what)
+        if scalar is None:
+            return ""
+        value = scalar.value
+        text = value if isinstance(value, str) else to_string(value)
+        if OPEN in text:
+            return self.template(scalar, text, what, key, directive=directive)
+        if not text and not empty:
+            self.report(scalar, f"{what} must not be empty")
+        return text
+
+    def boolean(self, node: Node, what: str, *, key: str | None = None) -> bool | str:
+        """True or false, or one expression."""
+        scalar = self.scalar(node, what)
+        if scalar is None:
+            return False
+        if isinstance(scalar.value, bool):
+            return scalar.value
+        whole = self._whole(scalar, what, key)
+        if whole is None:
+            self.report(scalar, f"{what} must be true or false, not '{scalar.text}'")
+        return whole or False
+
+    def number(self, node: Node, what: str, *, key: str | None = None) -> float | int | str | None:
+        """A number, or one expression."""
+        scalar = self.scalar(node, what)
+        if scalar is None:
+            return None
+        if isinstance(scalar.value, (int, float)) and not isinstance(scalar.value, bool):
+            return scalar.value
+        whole = self._whole(scalar, what, key)
+        if whole is None:
+            self.report(scalar, f"{what} must be a number, not '{scalar.text}'")
+        return whole
+
+    def _whole(self, node: ScalarNode, what: str, key: str | None) -> str | None:
+        """The text when it is one `${{ }}` and nothing else."""
+        if not isinstance(node.value, str) or OPEN not in node.value:
+            return None
+        template = self.parsed(node, node.value, what, key)
+        return node.value if template is None or template.single is not None else None
+
+    def strings(
+        self, node: Node, what: str, *, key: str | None = None, empty: bool = False
+    ) -> tuple[str, ...]:
+        """One text or a list of texts."""
+        if isinstance(node, SequenceNode):
+            return tuple(
+                self.text_of(item, f"an entry of {what}", key=key, empty=empty)
+                for item in node.items
+            )
+        if isinstance(node, MappingNode):
+            self.report(node, f"{what} must be a text or a list, not a mapping")
+            return ()
+        return (self.text_of(node, what, key=key, empty=empty),)
+
+    def identifier(self, node: Node, name: str, what: str) -> None:
+        """Reports a name that cannot be an id."""
+        if not IDENTIFIER.match(name) or len(name) >= IDENTIFIER_CHARACTERS_MAX:
+            self.report(
+                node,
+                f"the {what} '{name}' is invalid: use letters, digits, '-' and '_', start with a "
+                f"letter or '_', and stay below {IDENTIFIER_CHARACTERS_MAX} characters",
+                rule="id",
+            )
+        elif name.startswith("__"):
+            self.report(node, f"the {what} '{name}' is invalid: '__' is reserved", rule="id")
+
+    def mapping_of_texts(
+        self, node: Node, what: str, *, key: str, whole: bool = True
+    ) -> dict[str, Value]:
+        """Names with texts (`env`, `with`); one expression for all of it is kept as an insert."""
+        if isinstance(node, ScalarNode) and whole:
+            text = self._whole(node, what, key)
+            if text is not None:
+                return {INSERT_KEY: text}
+        return {
+            name: self._text_or_object(value, f"'{name}' of {what}", key, name)
+            for name, _, value in self.pairs(node, what, key=key)
+        }
+
+    def _text_or_object(self, node: Node, what: str, key: str, name: str) -> str:
+        text = self.text_of(node, what, key=key)
+        if name == INSERT_KEY and isinstance(node, ScalarNode) and OPEN not in text:
+            self.report(node, "the value of ${{ insert }} must be an expression")
+        return text
+
+    def anything(self, node: Node, what: str, *, key: str) -> Value:
+        """Any value with templates inside it, all of them checked."""
+        if isinstance(node, ScalarNode):
+            if isinstance(node.value, str) and OPEN in node.value:
+                return self.template(node, node.value, what, key)
+            return node.value
+        if isinstance(node, SequenceNode):
+            return [self.anything(item, what, key=key) for item in node.items]
+        return {
+            name: self.anything(value, what, key=key)
+            for name, _, value in self.pairs(node, what, key=key)
+        }
+
+    # Templates
+
+    def template(
+        self,
+        node: ScalarNode,
+        text: str,
+        what: str,
+        key: str | None,
+        *,
+        directive: bool = False,
+    ) -> str:
+        """A text with `${{ }}`; where none may stand, a constant one is still its text."""
+        template = self.parsed(node, text, what, key, directive=directive)
+        if template is None or template.single is None or key is not None:
+            return text
+        root = template.single.root
+        return root.value if isinstance(root, LiteralNode) and isinstance(root.value, str) else text
+
+    def parsed(
+        self,
+        node: ScalarNode,
+        text: str,
+        what: str,
+        key: str | None,
+        *,
+        directive: bool = False,
+    ) -> Template | None:
+        """Parses a template and checks what it uses; None when it is malformed."""
+        try:
+            template = parse_template(text)
+        except ExpressionError as error:
+            self.report(self.place(node, text, error.offset), error.message, rule="expression")
+            return None
+        if template.directive and not directive:
+            self.report(node, "${{ insert }} may only stand as a name", rule="expression")
+            return None
+        if key is None:
+            root = template.single.root if template.single else None
+            if not (isinstance(root, LiteralNode) and isinstance(root.value, str)):
+                self.report(
+                    self.place(node, text, text.find(OPEN)),
+                    f"A template expression is not allowed in this context ({what})",
+                    rule="expression",
+                )
+            return template
+        if len(text) > EXPRESSION_CHARACTERS_MAX // 2 and expression_size(template) > (
+            EXPRESSION_CHARACTERS_MAX
+        ):
+            self.report(
+                node,
+                f"Exceeded max expression length {EXPRESSION_CHARACTERS_MAX}: {what} has "
+                "expressions in it, so all of its text counts",
+                hint="move the text to a file, or pass the values through env:",
+                rule="expression",
+            )
+        self.available(node, text, template.expressions, AVAILABILITY[key])
+        return template
+
+    def condition(self, node: Node, what: str, *, key: str) -> str | None:
+        """An `if:`, with or without `${{ }}`; None when it is empty."""
+        scalar = self.scalar(node, what)
+        if scalar is None:
+            return None
+        value = scalar.value
+        text = value if isinstance(value, str) else to_string(value)
+        try:
+            template = condition_expressions(text)
+        except ExpressionError as error:
+            offset = error.offset + len(text) - len(text.lstrip())
+            self.report(self.place(scalar, text, offset), error.message, rule="expression")
+            return None
+        if template.directive:
+            self.report(node, "${{ insert }} may only stand as a name", rule="expression")
+        self.available(scalar, text, template.expressions, AVAILABILITY[key])
+        if OPEN in text and template.single is None and template.parts:
+            self.warn(
+                scalar,
+                f"{what} is always true: there is text around ${{{{ }}}}, which makes it a text",
+                hint="put the whole condition inside one ${{ }}, or leave ${{ }} out",
+                rule="constant-condition",
+            )
+        return text.strip() or None
+
+    def available(
+        self, node: ScalarNode, text: str, parts: tuple[Part, ...], row: Availability
+    ) -> None:
+        """Reports contexts and functions that do not exist where the template stands."""
+        for part in parts:
+            expression = part.expression
+            if not expression.contexts <= row.contexts:
+                self._contexts(node, text, part, row)
+            if not (expression.functions & RESTRICTED_FUNCTIONS) <= row.functions:
+                self._functions(node, text, part, row)
+
+    def _contexts(self, node: ScalarNode, text: str, part: Part, row: Availability) -> None:
+        for reference in part.expression.references:
+            if reference.context in row.contexts:
+                continue
+            name = _spelt(part.expression, reference.offset, len(reference.context))
+            self.report(
+                self.place(node, text, part.offset + reference.offset),
+                located(
+                    f"Unrecognized named-value: '{name}'", reference.offset, part.expression.text
+                ),
+                hint=f"available here: {', '.join(sorted(row.contexts))}",
+                rule="context",
+            )
+
+    def _functions(self, node: ScalarNode, text: str, part: Part, row: Availability) -> None:
+        for use in part.expression.uses:
+            if use.function not in RESTRICTED_FUNCTIONS - row.functions:
+                continue
+            self.report(
+                self.place(node, text, part.offset + use.offset),
+                located(
+                    "Unrecognized function: "
+                    f"'{_spelt(part.expression, use.offset, len(use.function))}'",
+                    use.offset,
+                    part.expression.text,
+                ),
+                hint=f"{FUNCTIONS[use.function].name}() is not available in {row.key}",
+                rule="context",
+            )
+
+    # Places
+
+    def place(self, node: ScalarNode, text: str, offset: int) -> tuple[int, int]:
+        """Where a character of a scalar's value stands in the file, as exactly as can be said."""
+        if not self._line_starts:
+            self._line_starts = [0, *(m.end() for m in re.finditer("\n", self.text))]
+        start = self._line_starts[min(node.line, len(self._line_starts)) - 1] + node.column - 1
+        opening = text.rfind(OPEN, 0, offset + len(OPEN))
+        if opening < 0:
+            within = offset + (1 if node.style in ("'", '"') else 0)
+            return (node.line, node.column + (within if node.style not in ("|", ">") else 0))
+        found = start - 1
+        for _ in range(text.count(OPEN, 0, opening) + 1):
+            found = self.text.find(OPEN, found + 1)
+            if found < 0:
+                return (node.line, node.column)
+        found += offset - opening if "\n" not in text[opening:offset] else 0
+        line = bisect_right(self._line_starts, found)
+        return (line, found - self._line_starts[line - 1] + 1)
+
+
+def _spelt(expression: Expression, offset: int, length: int) -> str:
+    return expression.text[offset : offset + length]
+
+
+def expression_size(template: Template) -> int:
+    """How long the one expression is that a text with several parts stands for."""
+    if template.single is not None:
+        return len(template.single.text)
+    size = len("format('')")
+    for part in template.parts:
+        if isinstance(part, Part):
+            size += len(part.expression.text) + len("{00}, ")
+        else:
+            size += len(part) + sum(part.count(character) for character in "'{}")
+    return size
+
+
+def shape(node: Node) -> str:
+    """What a node is, in words for a message."""
+    if isinstance(node, MappingNode):
+        return "a mapping"
+    if isinstance(node, SequenceNode):
+        return "a list"
+    return "nothing" if node.value is None else f"'{node.text}'"
+
+
+def guess(name: str, allowed: Collection[str]) -> str | None:
+    """A suggestion for a misspelt word."""
+    near = get_close_matches(name, allowed, n=1) or get_close_matches(name.lower(), allowed, n=1)
+    return f"did you mean '{near[0]}'?" if near else None
+
+
+__all__ = ["INSERT_KEY", "Check", "Field", "guess", "plain", "shape"]

@@ -1,0 +1,133 @@
+"""`needs:` as a graph: unknown jobs and cycles, each reported where it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from schemas.workflow.compiler.check import Check, guess
+from schemas.workflow.plan import JobPlan
+from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode
+
+
+def resolve_needs(
+    check: Check, jobs: list[JobPlan], nodes: Mapping[str, MappingNode], jobs_node: Node
+) -> list[JobPlan]:
+    """The jobs with their needs in the spelling of the ids; reports what cannot be."""
+    canonical = {job.id.lower(): job.id for job in jobs}
+    names = (
+        {key.text.lower() for key, _ in jobs_node.entries}
+        if (isinstance(jobs_node, MappingNode))
+        else set()
+    )
+    resolved: list[JobPlan] = []
+    for job in jobs:
+        if not job.needs:
+            resolved.append(job)
+            continue
+        needs: dict[str, None] = {}
+        for need, place in zip(job.needs, _places(nodes[job.id], len(job.needs)), strict=False):
+            known = canonical.get(need.lower())
+            if known is not None:
+                needs[known] = None
+            elif need and need.lower() not in names:
+                check.report(
+                    place,
+                    f"Job '{job.id}' depends on unknown job '{need}'",
+                    hint=guess(need, canonical.values()),
+                    rule="needs",
+                )
+        resolved.append(job if tuple(needs) == job.needs else replace(job, needs=tuple(needs)))
+    _report_cycles(check, resolved, nodes)
+    if resolved and all(job.needs for job in resolved):
+        check.report(
+            jobs_node,
+            "The workflow must contain at least one job with no dependencies",
+            rule="needs",
+        )
+    return resolved
+
+
+def _places(node: MappingNode, count: int) -> list[Node]:
+    needs = node.get("needs")
+    if isinstance(needs, SequenceNode):
+        return list(needs.items)
+    return [needs or node] * count
+
+
+def _report_cycles(check: Check, jobs: list[JobPlan], nodes: Mapping[str, MappingNode]) -> None:
+    """Reports every need that leads back to its own job."""
+    component = _components({job.id: job.needs for job in jobs})
+    for job in jobs:
+        for need in job.needs:
+            if component[need] != component[job.id]:
+                continue
+            place = next(
+                (
+                    item
+                    for item in _places(nodes[job.id], 1)
+                    if isinstance(item, ScalarNode) and item.text.lower() == need.lower()
+                ),
+                nodes[job.id],
+            )
+            path = " -> ".join(_path(jobs, need, job.id, component))
+            check.report(
+                place,
+                f"Job '{job.id}' depends on job '{need}' which creates a cycle in the dependency "
+                f"graph ({job.id} -> {path})",
+                rule="needs",
+            )
+
+
+def _path(jobs: list[JobPlan], start: str, end: str, component: Mapping[str, int]) -> list[str]:
+    """A shortest way from one job of a cycle to another along the needs."""
+    needs = {job.id: job.needs for job in jobs}
+    before: dict[str, str | None] = {start: None}
+    queue = [start]
+    for current in queue:
+        if current == end:
+            break
+        for need in needs[current]:
+            if need not in before and component[need] == component[start]:
+                before[need] = current
+                queue.append(need)
+    way, step = [], end if end in before else None
+    while step is not None:
+        way.append(step)
+        step = before[step]
+    return way[::-1] or [start]
+
+
+def _components(edges: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """Strongly connected components (Tarjan, without recursion); alone means no cycle.
+
+    A job that needs itself shares its component with itself, so that is found as well.
+    """
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    component: dict[str, int] = {}
+    path: list[str] = []
+    for root in edges:
+        if root in index:
+            continue
+        work: list[tuple[str, int]] = [(root, 0)]
+        while work:
+            node, position = work.pop()
+            if node not in index:
+                index[node] = low[node] = len(index)
+                path.append(node)
+            for offset in range(position, len(edges[node])):
+                need = edges[node][offset]
+                if need not in index:
+                    work.extend(((node, offset), (need, 0)))
+                    break
+                if need not in component:
+                    low[node] = min(low[node], low[need])
+            else:
+                if low[node] == index[node]:
+                    while True:
+                        member = path.pop()
+                        component[member] = index[node]
+                        if member == node:
+                            break
+    return component

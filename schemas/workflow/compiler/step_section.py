@@ -1,0 +1,182 @@
+"""`steps:` to StepPlans."""
+
+from __future__ import annotations
+
+import re
+
+from schemas.workflow.compiler.check import Check, Field
+from schemas.workflow.expressions.template import OPEN
+from schemas.workflow.expressions.values import Value
+from schemas.workflow.plan import StepPlan
+from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode
+
+_COMMON = frozenset({"id", "if", "name", "env", "continue-on-error", "timeout-minutes"})
+_RUN_KEYS = _COMMON | {"run", "shell", "working-directory"}
+_USES_KEYS = _COMMON | {"uses", "with"}
+_ROW = "jobs.<job_id>.steps."
+_ACTION = re.compile(r"[^/@\s]+/[^/@\s]+(?:/[^@\s]*)?@\S+\Z")
+_OTHER_THAN_ID = re.compile(r"[^A-Za-z0-9_-]")
+_ID_CHARACTERS_MAX = 100
+_BUILT_IN_SHELLS = ("bash", "sh", "pwsh", "powershell", "cmd", "python", "node")
+
+
+def read_steps(check: Check, node: Node) -> tuple[StepPlan, ...]:
+    """The steps of a job, each with an id of its own."""
+    if not isinstance(node, SequenceNode):
+        check.report(node, "steps must be a list")
+        return ()
+    ids: dict[str, int] = {}
+    found = [_read_step(check, item, ids) for item in node.items]
+    taken = set(ids)
+    steps = []
+    for item, (step_id, fields) in zip(node.items, found, strict=True):
+        if fields is not None:
+            steps.append(_plan(check, item, step_id, fields, taken))
+    return tuple(steps)
+
+
+def _read_step(
+    check: Check, node: Node, ids: dict[str, int]
+) -> tuple[str, dict[str, Field] | None]:
+    """The id as written and the fields; None when it is no step at all."""
+    if not isinstance(node, MappingNode):
+        nothing = isinstance(node, ScalarNode) and node.value is None
+        check.report(
+            node,
+            "a step is empty" if nothing else "a step must be a mapping with `run` or `uses`",
+            rule="steps",
+        )
+        return "", None
+    names = {name_node.text for name_node, _ in node.entries}
+    first = next((n.text for n, _ in node.entries if n.text in ("run", "uses")), None)
+    if first is None and "with" in names and "shell" not in names:
+        first = "uses"
+    allowed = _USES_KEYS if first == "uses" else _RUN_KEYS
+    what = "a step that uses an action" if first == "uses" else "a step that runs a script"
+    fields = check.fields(node, what, allowed if first else _RUN_KEYS | _USES_KEYS)
+    if "run" not in fields and "uses" not in fields:
+        missing = first or "run"
+        either = "" if first or "shell" in names else " (or uses)"
+        check.report(node, f"Required property is missing: {missing}{either}", rule="steps")
+    step_id = ""
+    if "id" in fields:
+        place = fields["id"][1]
+        step_id = check.text_of(place, "id", empty=False)
+        if step_id:
+            check.identifier(place, step_id, "step id")
+        if step_id.lower() in ids:
+            check.report(
+                place,
+                f"the step id '{step_id}' is already used on line {ids[step_id.lower()]}",
+                rule="id",
+            )
+        ids.setdefault(step_id.lower(), place.line)
+    return step_id, fields
+
+
+def _plan(
+    check: Check, node: Node, step_id: str, fields: dict[str, Field], taken: set[str]
+) -> StepPlan:
+    get = fields.get
+    run = uses = name = shell = directory = condition = None
+    if entry := get("run"):
+        run = check.text_of(entry[1], "run", key=_ROW + "run")
+    if entry := get("uses"):
+        uses = _uses(check, entry[1])
+    if entry := get("name"):
+        name = check.text_of(entry[1], "name", key=_ROW + "name")
+    if entry := get("shell"):
+        shell = read_shell(check, entry[1], None)
+    if entry := get("working-directory"):
+        directory = check.text_of(entry[1], "working-directory", key=_ROW + "working-directory")
+    if entry := get("if"):
+        condition = check.condition(entry[1], "if", key=_ROW + "if")
+    return StepPlan(
+        id=step_id or _generated_id(uses, taken),
+        name=name,
+        condition=condition,
+        run=run,
+        uses=uses,
+        with_=_texts(check, get("with"), "with"),
+        env=_texts(check, get("env"), "env"),
+        shell=shell,
+        working_directory=directory,
+        continue_on_error=check.boolean(
+            entry[1], "continue-on-error", key=_ROW + "continue-on-error"
+        )
+        if (entry := get("continue-on-error"))
+        else False,
+        timeout_minutes=read_timeout(check, get("timeout-minutes"), _ROW + "timeout-minutes"),
+        line=node.line,
+    )
+
+
+def _texts(check: Check, entry: Field | None, name: str) -> dict[str, Value]:
+    if entry is None:
+        return {}
+    return check.mapping_of_texts(entry[1], name, key=_ROW + name, whole=False)
+
+
+def read_timeout(check: Check, entry: Field | None, key: str) -> Value:
+    """`timeout-minutes`: minutes or an expression; None when it is not given."""
+    if entry is None:
+        return None
+    minutes = check.number(entry[1], "timeout-minutes", key=key)
+    if isinstance(minutes, (int, float)) and not minutes > 0:
+        check.warn(entry[1], "timeout-minutes should be above 0", rule="timeout")
+    return minutes
+
+
+def read_shell(check: Check, node: Node, key: str | None) -> str:
+    """A shell: a name, or a command line with `{0}` for the script."""
+    shell = check.text_of(node, "shell", key=key, empty=False)
+    known = shell.lower() in _BUILT_IN_SHELLS or "{0}" in shell or OPEN in shell
+    if shell and not known:
+        check.warn(
+            node,
+            f"'{shell}' is not a built-in shell ({', '.join(_BUILT_IN_SHELLS)})",
+            hint="a command of your own needs {0} where the script's path belongs",
+            rule="shell",
+        )
+    return shell
+
+
+def _uses(check: Check, node: Node) -> str:
+    uses = check.text_of(node, "uses", empty=False)
+    if not uses or OPEN in uses or uses.startswith(("./", ".\\", "docker://")):
+        return uses
+    if not _ACTION.match(uses):
+        hint = None
+        if "@" not in uses:
+            hint = "add a version: owner/repository@v1; an action of this repository starts with ./"
+        check.report(
+            node,
+            f"'{uses}' names no action: expected owner/repository@ref, "
+            "owner/repository/path@ref, ./path or docker://image",
+            hint=hint,
+            rule="action",
+        )
+    return uses
+
+
+def _generated_id(uses: str | None, taken: set[str]) -> str:
+    """An id for a step without one, by GitHub's rule: `__run`, `__owner_repository`, `__run_2`."""
+    base = f"__{_kind(uses)}"[:_ID_CHARACTERS_MAX]
+    candidate, number = base, 1
+    while candidate.lower() in taken:
+        number += 1
+        suffix = f"_{number}"
+        candidate = base[: _ID_CHARACTERS_MAX - len(suffix)] + suffix
+    taken.add(candidate.lower())
+    return candidate
+
+
+def _kind(uses: str | None) -> str:
+    if not uses:
+        return "run"
+    if uses.startswith("docker://"):
+        return _OTHER_THAN_ID.sub("_", uses.removeprefix("docker://"))
+    if uses.startswith(("./", ".\\")):
+        return "self"
+    parts = [part for part in re.split(r"[\\/]", uses.partition("@")[0]) if part]
+    return _OTHER_THAN_ID.sub("_", "_".join(parts[:2])) if len(parts) > 1 else "run"

@@ -1,0 +1,66 @@
+"""Which secrets a job can read: the names written in its templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+
+from schemas.workflow.errors import ExpressionError
+from schemas.workflow.expressions.parser import Expression
+from schemas.workflow.expressions.template import OPEN, condition_expressions, parse_template
+from schemas.workflow.plan import JobPlan, WorkflowPlan
+
+ALL_SECRETS = "*"
+# The job's token: made for each job, whether or not it is mentioned.
+TOKEN_SECRET = "GITHUB_TOKEN"  # noqa: S105 -- the name of a secret, not one
+
+
+def secret_names(job: JobPlan, plan: WorkflowPlan | None = None) -> tuple[str, ...]:
+    """The upper-case names of the secrets that a job's templates mention, sorted.
+
+    `*` stands for all: `toJSON(secrets)`, a computed name, or handing them on with `inherit`.
+    With the plan, the workflow's `env` counts as well; in a called workflow the names are its own.
+    """
+    names: set[str] = {ALL_SECRETS} if job.secrets == "inherit" else set()
+    sources: list[object] = [job]
+    if plan is not None:
+        sources.append(plan.workflow_env(job))
+    for source in sources:
+        for expression in _expressions(source):
+            for reference in expression.references:
+                if reference.context == "secrets":
+                    names.add(reference.property.upper() if reference.property else ALL_SECRETS)
+    return tuple(sorted(names))
+
+
+def _expressions(value: object) -> Iterator[Expression]:
+    """Every expression in a plan or in a part of one; a malformed one has no secrets to give."""
+    if isinstance(value, str):
+        if OPEN in value:
+            try:
+                template = parse_template(value)
+            except ExpressionError:
+                return
+            yield from (part.expression for part in template.expressions)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _expressions(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _expressions(key)
+            yield from _expressions(item)
+    elif is_dataclass(value):
+        for item in fields(value):
+            inner = getattr(value, item.name)
+            if item.name == "condition":
+                yield from _condition(inner)
+            else:
+                yield from _expressions(inner)
+
+
+def _condition(text: str | None) -> Iterator[Expression]:
+    try:
+        template = condition_expressions(text)
+    except ExpressionError:
+        return
+    yield from (part.expression for part in template.expressions)
