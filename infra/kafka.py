@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
@@ -36,6 +36,7 @@ from schemas.topics import RECORD_BYTES_MAX, TopicSpec
 logger = logging.getLogger(__name__)
 
 TRANSACTION_TIMEOUT_MS = 5_000
+_READ_MANY = 5_000
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED,  # noqa: SLF001
                      KafkaError.INVALID_PRODUCER_EPOCH})  # fmt: skip
 
@@ -156,6 +157,13 @@ class KafkaReader:
         except KafkaException as error:
             raise LogError(f"no watermarks of {topic}/{partition}: {error}") from error
         return low, high
+
+    def end_seen(self, topic: str, partition: int) -> int:
+        """Return the next offset as of the last fetch, without asking the broker; 0 if unknown."""
+        _, high = self._consumer.get_watermark_offsets(
+            TopicPartition(topic, partition), cached=True
+        )
+        return max(0, int(high))
 
     def close(self) -> None:
         """Leave the broker."""
@@ -380,6 +388,44 @@ class CellMember:
     def close(self) -> None:
         """Leave the group: the next member takes over at once."""
         self._consumer.close()
+
+
+class KafkaLog:
+    """A Kafka cluster as a `Log`."""
+
+    def __init__(self, bootstrap: str, client_id: str) -> None:
+        """Connect when something is read or written."""
+        self._bootstrap = bootstrap
+        self._client_id = client_id
+
+    def reader(self) -> KafkaReader:
+        """Return a reader with nothing assigned."""
+        return KafkaReader(self._bootstrap, self._client_id)
+
+    def transactional_writer(self, transactional_id: str) -> KafkaTransactionalWriter:
+        """Fence every earlier writer of the id and return the one that has it now."""
+        return KafkaTransactionalWriter(self._bootstrap, self._client_id, transactional_id)
+
+    def read_to_end(self, topic: str, partition: int, offset: int | None) -> Iterator[Record]:
+        """Yield committed records from `offset` (None: the first kept) to today's end.
+
+        The end is the broker's word for it: transaction markers take offsets of their own, so the
+        last record's offset is not one below the end.
+        """
+        settings = consumer_settings(self._bootstrap, self._client_id, "read-to-end")
+        consumer = Consumer({**settings, "enable.partition.eof": True})
+        try:
+            start = OFFSET_BEGINNING if offset is None else offset
+            consumer.assign([TopicPartition(topic, partition, start)])
+            while True:
+                for message in consumer.consume(_READ_MANY, 0.05):
+                    error = message.error()
+                    if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                        return
+                    if not _is_error(message):
+                        yield to_record(message)
+        finally:
+            consumer.close()
 
 
 class Admin:

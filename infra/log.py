@@ -7,7 +7,7 @@ one after. Kafka's implementation is `infra/kafka.py`; one suite of tests holds 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -82,8 +82,28 @@ class LogReader(Protocol):
         """Return (first offset kept, next offset of the last committed record)."""
         ...
 
+    def end_seen(self, topic: str, partition: int) -> int:
+        """Return the next offset as far as it is known here, at once."""
+        ...
+
     def close(self) -> None:
         """Let go of the connection."""
+        ...
+
+
+class Log(Protocol):
+    """Where readers and writers come from."""
+
+    def reader(self) -> LogReader:
+        """Return a reader with nothing assigned."""
+        ...
+
+    def transactional_writer(self, transactional_id: str) -> TransactionalWriter:
+        """Return a writer that fences every earlier one of the same id."""
+        ...
+
+    def read_to_end(self, topic: str, partition: int, offset: int | None) -> Iterator[Record]:
+        """Yield committed records from `offset` (None: the first kept) to today's end."""
         ...
 
 
@@ -156,6 +176,10 @@ class MemoryLog:
         """Return a reader of this log."""
         return MemoryReader(self)
 
+    def read_to_end(self, topic: str, partition: int, offset: int | None) -> Iterator[Record]:
+        """Yield what is there now."""
+        yield from list(self.records[(topic, partition)][offset or 0 :])
+
     def writer(self) -> MemoryWriter:
         """Return an idempotent writer."""
         return MemoryWriter(self)
@@ -193,6 +217,10 @@ class MemoryReader:
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Return (0, next offset)."""
         return 0, len(self._log.records[(topic, partition)])
+
+    def end_seen(self, topic: str, partition: int) -> int:
+        """Return the next offset."""
+        return len(self._log.records[(topic, partition)])
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -88,13 +88,17 @@ class WorkflowOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedJob:
-    """A node of a run's DAG as it is known before anything ran (a matrix job is one node)."""
+    """A node of a run's DAG as it is known before anything ran (a matrix job is one node).
+
+    `caller` is the key of the job whose `uses` brought this one in.
+    """
 
     job_id: str
     key: str
     name: str
     needs: tuple[str, ...] = ()
     matrix: bool = False
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +311,14 @@ class MatrixExpanded(Event):
     """A matrix job became its legs, each a job of its own; `job_id` is the matrix job."""
 
     legs: tuple[Leg, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowCalled(Event):
+    """The job's reusable workflow begins; `inputs_json` is the object of its typed inputs."""
+
+    workflow: str
+    inputs_json: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -565,6 +577,7 @@ KINDS: tuple[Kind, ...] = (
     RunApproved,
     RunFinished,
     MatrixExpanded,
+    WorkflowCalled,
     JobScheduled,
     JobBlocked,
     JobAssigned,

@@ -1,1 +1,1 @@
-"""The pure core: what is known of a cell, and what follows from one more event. No I/O, no clock."""
+"""The pure core: what is known of a cell and what follows from one more event; no I/O."""

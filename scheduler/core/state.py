@@ -21,7 +21,7 @@ S = TypeVar("S")
 
 
 class JobPhase(StrEnum):
-    """Where a job stands; `legs` is a matrix job that became its legs."""
+    """Where a job stands; `legs` and `called` are jobs that became others, and end with them."""
 
     WAITING = "waiting"
     QUEUED = "queued"
@@ -29,6 +29,7 @@ class JobPhase(StrEnum):
     STARTED = "started"
     LOST = "lost"
     LEGS = "legs"
+    CALLED = "called"
     DONE = "done"
 
 
@@ -72,6 +73,7 @@ class Delivery(msgspec.Struct, omit_defaults=True):
     event_id: str
     repository: str
     occurred_at: int
+    sequence: int = 0
     event: str = ""
     actor: str = ""
     message: str = ""
@@ -135,6 +137,9 @@ class Job(msgspec.Struct, omit_defaults=True):
     phase: JobPhase = JobPhase.WAITING
     attempt: int = 0
     parent: str | None = None
+    caller: str | None = None
+    called: list[str] = []
+    inputs_json: str | None = None
     leg: int = 0
     legs: list[str] = []
     matrix_json: str | None = None
@@ -189,7 +194,11 @@ class Remembered(msgspec.Struct):
 
 
 class Armed(msgspec.Struct):
-    """A deadline that the core waits for; its instant is the shell's business."""
+    """A deadline that the core waits for.
+
+    `due_at` (ms since the epoch, 0 for not yet known) is the shell's alone: it sets it when it
+    commits, and no rule reads it.
+    """
 
     deadline_id: str
     delay_ms: int
@@ -197,6 +206,7 @@ class Armed(msgspec.Struct):
     subject: str
     repository: str = ""
     run_id: str | None = None
+    due_at: int = 0
 
 
 class Table(Generic[S]):

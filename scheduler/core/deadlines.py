@@ -1,0 +1,33 @@
+"""Names of deadlines: kind, subject and attempt, so that no id is ever armed twice."""
+
+from __future__ import annotations
+
+PLAN = "plan"
+ACCEPT = "accept"
+WITHDRAW = "withdraw"
+GRACE = "grace"
+
+
+def plan(delivery_id: str) -> str:
+    """The planner's answer to a delivery."""
+    return f"{PLAN}:{delivery_id}"
+
+
+def accept(job_id: str, attempt: int) -> str:
+    """The runner's JobStarted after an assignment."""
+    return f"{ACCEPT}:{job_id}@{attempt}"
+
+
+def withdraw(job_id: str, attempt: int) -> str:
+    """Any report after a withdrawal was ordered."""
+    return f"{WITHDRAW}:{job_id}@{attempt}"
+
+
+def grace(job_id: str, attempt: int) -> str:
+    """A JobFinished of an attempt whose runner is gone."""
+    return f"{GRACE}:{job_id}@{attempt}"
+
+
+def kind(deadline_id: str) -> str:
+    """Return what a deadline is for."""
+    return deadline_id.partition(":")[0]

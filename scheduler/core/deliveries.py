@@ -1,0 +1,214 @@
+"""From deliveries to runs, in the order in which a repository's deliveries came in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from scheduler.core import orchestration
+from scheduler.core.evolve import number_name
+from scheduler.core.index import Index
+from scheduler.core.outputs import Cause, Output
+from scheduler.core.state import Delivery, Outcome, Repository, State
+from schemas import events as e
+from schemas.codec import event_id
+from schemas.ids import job_id, run_id
+from schemas.workflow.errors import LanguageError
+from schemas.workflow.expressions import Value, evaluate_template
+from schemas.workflow.plan import WorkflowPlan
+from schemas.workflow.plan_json import plan_from_json
+
+GIT_UNREACHABLE = "infra.git_unreachable"
+_FORK_EVENTS = ("pull_request", "pull_request_review", "pull_request_review_comment")
+
+
+def duplicate(event: e.DeliveryReceived, reason: str, cause: Cause) -> e.DeliveryIgnored:
+    """Return the decision about a delivery that says what another one said."""
+    detail = {
+        "duplicate_delivery": "a delivery with this id was received before",
+        "duplicate_head": f"pull request {event.number} was already seen at {event.sha[:12]}",
+    }[reason]
+    return e.DeliveryIgnored(
+        event_id=event_id("DeliveryIgnored", event.delivery_id, cause.offset),
+        repository=event.repository,
+        caused_by=cause.event_id,
+        delivery_id=event.delivery_id,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def release(state: State, index: Index, repository: str, cause: Cause) -> Iterator[Output]:
+    """Act on every answered delivery that no unanswered one is ahead of."""
+    pending = index.pending[repository]
+    while pending:
+        delivery = state.deliveries[pending[0]]
+        if not delivery.answered:
+            return
+        yield from _act(state, index, delivery, cause)
+
+
+def unanswered(state: State, index: Index, delivery_id: str, cause: Cause) -> Iterator[Output]:
+    """The planner's deadline passed: reject the delivery and let the next ones go."""
+    delivery = state.deliveries[delivery_id]
+    yield _rejected_whole(delivery, cause, "no answer from the planner within 60 s")
+    yield _ignored(delivery, cause, GIT_UNREACHABLE, "no answer from the planner within 60 s")
+    yield from release(state, index, delivery.repository, cause)
+
+
+def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterator[Output]:
+    if delivery.error:
+        yield _rejected_whole(delivery, cause, delivery.error)
+        yield _ignored(delivery, cause, GIT_UNREACHABLE, delivery.error)
+        return
+    if not delivery.outcomes:
+        yield _ignored(delivery, cause, "no_workflow", "; ".join(delivery.ignored))
+        return
+    repository = state.repositories.get(delivery.repository) or Repository(name=delivery.repository)
+    if _is_untrusted(delivery) and repository.fork_pull_requests == "never":
+        yield _ignored(delivery, cause, "fork", "this repository runs nothing for forks")
+        return
+    for outcome in delivery.outcomes:
+        if outcome.outcome == e.Outcome.REJECTED:
+            yield _rejected(state, delivery, outcome, outcome.problems, cause)
+            continue
+        try:
+            plan = plan_from_json(outcome.plan_json or "")
+        except LanguageError as error:
+            problems = ((outcome.path, 1, 1, str(error)),)
+            yield _rejected(state, delivery, outcome, problems, cause)
+            continue
+        planned = _planned(state, repository, delivery, outcome, plan, cause)
+        yield planned
+        yield from orchestration.begin(state, index, planned.run_id or "", cause)
+
+
+def _is_untrusted(delivery: Delivery) -> bool:
+    """Say whether the delivery brings code of a fork: `pull_request_target` runs the base's."""
+    return delivery.fork and delivery.event in _FORK_EVENTS
+
+
+def _run_name(
+    plan: WorkflowPlan, delivery: Delivery, outcome: Outcome, repository: Repository
+) -> str:
+    """Return `run-name` evaluated; without one the commit's first line, as on GitHub."""
+    if plan.run_name is None:
+        return delivery.message.split("\n", 1)[0] or plan.name
+    variables: dict[str, Value] = {**repository.variables}
+    github: dict[str, Value] = {
+        **json.loads(delivery.github_json),
+        "event_name": outcome.event or delivery.event,
+        "sha": outcome.sha or delivery.sha,
+        "ref": outcome.ref or delivery.ref,
+        "event": json.loads(delivery.payload_json) if delivery.payload_json else {},
+    }
+    inputs: Value = json.loads(outcome.inputs_json or "{}")
+    contexts: dict[str, Value] = {"github": github, "inputs": inputs, "vars": variables}
+    try:
+        return evaluate_template(plan.run_name, contexts) or plan.name
+    except LanguageError:
+        return plan.run_name
+
+
+def _ignored(delivery: Delivery, cause: Cause, reason: str, detail: str) -> e.DeliveryIgnored:
+    return e.DeliveryIgnored(
+        event_id=event_id("DeliveryIgnored", delivery.delivery_id),
+        repository=delivery.repository,
+        caused_by=_cause_of(delivery, cause),
+        delivery_id=delivery.delivery_id,
+        reason=reason,
+        detail=detail or "no workflow file is triggered by this event",
+    )
+
+
+def _cause_of(delivery: Delivery, cause: Cause) -> str:
+    return cause.event_id if cause.delivery_id == delivery.delivery_id else delivery.event_id
+
+
+def _rejected_whole(delivery: Delivery, cause: Cause, message: str) -> e.RunRejected:
+    """Return a rejected run that stands for the whole delivery: no file could be read."""
+    return e.RunRejected(
+        event_id=event_id("RunRejected", delivery.delivery_id, ""),
+        repository=delivery.repository,
+        run_id=run_id(delivery.occurred_at, delivery.delivery_id, ""),
+        caused_by=_cause_of(delivery, cause),
+        delivery_id=delivery.delivery_id,
+        workflow="",
+        reason=GIT_UNREACHABLE,
+        event=delivery.event,
+        sha=delivery.sha,
+        ref=delivery.ref,
+        actor=delivery.actor,
+        problems=(e.PlanProblem(path="", line=0, column=0, message=message),),
+    )
+
+
+def _rejected(
+    state: State,
+    delivery: Delivery,
+    outcome: Outcome,
+    problems: tuple[tuple[str, int, int, str], ...],
+    cause: Cause,
+) -> e.RunRejected:
+    return e.RunRejected(
+        event_id=event_id("RunRejected", delivery.delivery_id, outcome.path),
+        repository=delivery.repository,
+        run_id=run_id(delivery.occurred_at, delivery.delivery_id, outcome.path),
+        caused_by=_cause_of(delivery, cause),
+        delivery_id=delivery.delivery_id,
+        workflow=outcome.path,
+        workflow_name=outcome.name or outcome.path,
+        run_number=state.next_number(number_name(delivery.repository, outcome.path)),
+        reason="user.invalid_workflow",
+        event=outcome.event or delivery.event,
+        sha=outcome.sha or delivery.sha,
+        ref=outcome.ref or delivery.ref,
+        actor=delivery.actor,
+        problems=tuple(
+            e.PlanProblem(path=path, line=line, column=column, message=message)
+            for path, line, column, message in problems
+        ),
+    )
+
+
+def _planned(
+    state: State,
+    repository: Repository,
+    delivery: Delivery,
+    outcome: Outcome,
+    plan: WorkflowPlan,
+    cause: Cause,
+) -> e.RunPlanned:
+    run = run_id(delivery.occurred_at, delivery.delivery_id, outcome.path)
+    untrusted = _is_untrusted(delivery)
+    return e.RunPlanned(
+        event_id=event_id("RunPlanned", run, 1),
+        repository=delivery.repository,
+        run_id=run,
+        caused_by=_cause_of(delivery, cause),
+        delivery_id=delivery.delivery_id,
+        workflow=outcome.path,
+        workflow_name=outcome.name or plan.name,
+        run_name=_run_name(plan, delivery, outcome, repository),
+        run_number=state.next_number(number_name(delivery.repository, outcome.path)),
+        event=outcome.event or delivery.event,
+        sha=outcome.sha or delivery.sha,
+        ref=outcome.ref or delivery.ref,
+        head_ref=delivery.head_ref,
+        actor=delivery.actor,
+        message=delivery.message,
+        number=delivery.number,
+        fork=untrusted,
+        approval_required=untrusted and repository.fork_pull_requests == "approve",
+        jobs=tuple(
+            e.PlannedJob(
+                job_id=job_id(run, job.id),
+                key=job.id,
+                name=job.name or job.local_id,
+                needs=job.needs,
+                matrix=job.strategy is not None and job.strategy.matrix is not None,
+                caller=job.parent or "",
+            )
+            for job in plan.jobs
+        ),
+    )

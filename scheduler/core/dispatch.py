@@ -1,0 +1,145 @@
+"""Which queued job goes to which runner, and why the others do not.
+
+First come first served among the jobs that a free runner could take; ties go by runner id. A
+pool's order of service is `_turn`: priorities and fair share belong there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from scheduler.core.ids import about_job
+from scheduler.core.index import Index, PoolIndex, Queue
+from scheduler.core.outputs import Cause, Order, Output
+from scheduler.core.state import Job, JobPhase, Runner, State
+from schemas import events as e
+from schemas.lanes import Assignment
+
+ACCEPT_WITHIN_MS = 5_000
+
+
+def dispatch(state: State, index: Index, cause: Cause, cell: int) -> Iterator[Output]:
+    """Assign what the touched pools have room for; say why the rest waits."""
+    touched = sorted(index.touched_pools)
+    index.touched_pools.clear()
+    for name in touched:
+        pool = index.pools[name]
+        runners = index.live_runners(state, name)
+        while (found := _turn(state, pool, runners)) is not None:
+            job, runner = found
+            yield from _assign(state, index, job, runner, cause, cell)
+        yield from _blocked(state, name, pool, runners, cause)
+    index.touched_pools.clear()
+
+
+def _turn(state: State, pool: PoolIndex, runners: list[Runner]) -> tuple[Job, Runner] | None:
+    """Return the next job and its runner: the longest-waiting job that some free slot fits."""
+    free = [runner for runner in runners if len(runner.leases) < runner.slots]
+    if not free:
+        return None
+    best: tuple[Job, Runner] | None = None
+    for labels in sorted(pool.queues):
+        job = pool.queues[labels].first(state)
+        if job is None or (best is not None and best[0].sequence <= job.sequence):
+            continue
+        runner = _runner_for(job, free)
+        if runner is not None:
+            best = (job, runner)
+    return best
+
+
+def _runner_for(job: Job, free: list[Runner]) -> Runner | None:
+    """Return the free runner with most room, one that did not lose the job where there is one."""
+    matching = [runner for runner in free if set(runner.labels).issuperset(job.labels)]
+    if job.excluded:
+        elsewhere = [r for r in matching if r.runner_id not in job.excluded]
+        matching = elsewhere or matching
+    if not matching:
+        return None
+    return min(matching, key=lambda r: (len(r.leases) - r.slots, r.runner_id))
+
+
+def _assign(
+    state: State, index: Index, job: Job, runner: Runner, cause: Cause, cell: int
+) -> Iterator[Output]:
+    run = state.runs[job.run_id]
+    columns = about_job(e.JobAssigned, run, job, cause)
+    columns["caused_by"] = job.last_event
+    assigned = e.JobAssigned(
+        **columns,
+        runner_id=runner.runner_id,
+        boot_id=runner.boot_id,
+        pool=runner.pool,
+        lane=runner.lane,
+        accept_within_ms=ACCEPT_WITHIN_MS,
+    )
+    yield assigned
+    view = index.view(state, run.run_id)
+    plan = view.jobs[job.key]
+    yield Order(
+        pool=runner.pool,
+        lane=runner.lane,
+        record=Assignment(
+            order_id=assigned.event_id,
+            runner_id=runner.runner_id,
+            boot_id=runner.boot_id,
+            job_id=job.job_id,
+            attempt=job.attempt,
+            repository=run.repository,
+            run_id=run.run_id,
+            delivery_id=run.delivery_id,
+            name=job.name,
+            job_json=view.job_json(job.key),
+            contexts_json=view.contexts_json(state, run, job),
+            secrets=view.secret_names(job.key),
+            secrets_allowed=not run.fork,
+            payload_uri=view.row.payload_uri,
+            events_partition=cell,
+            position=cause.offset,
+            exclusive=plan.concurrency is not None or plan.environment is not None,
+            timeout_ms=view.timeout_ms(state, run, job),
+            accept_within_ms=ACCEPT_WITHIN_MS,
+        ),
+    )
+
+
+def _blocked(
+    state: State, name: str, pool: PoolIndex, runners: list[Runner], cause: Cause
+) -> Iterator[Output]:
+    """Say why queued jobs do not run, for each whose reason is a new one."""
+    for labels in sorted(pool.queues):
+        queue = pool.queues[labels]
+        first = queue.first(state)
+        if first is None:
+            queue.fresh.clear()
+            queue.blocked = ""
+            continue
+        reason, detail, blockers = _reason(name, queue, runners)
+        waiting = queue.fresh
+        if reason != queue.blocked:
+            waiting = [job_id for _, job_id in sorted(queue.heap)]
+        for job_id in waiting:
+            job = state.jobs.get(job_id)
+            if job is None or job.phase is not JobPhase.QUEUED or job.blocked == reason:
+                continue
+            run = state.runs[job.run_id]
+            yield e.JobBlocked(
+                **about_job(e.JobBlocked, run, job, cause, reason, cause.offset),
+                reason=reason,
+                detail=detail,
+                blockers=blockers,
+            )
+        queue.fresh = []
+        queue.blocked = reason
+
+
+def _reason(name: str, queue: Queue, runners: list[Runner]) -> tuple[str, str, tuple[str, ...]]:
+    able = [runner for runner in runners if set(runner.labels).issuperset(queue.labels)]
+    wanted = ", ".join(queue.labels)
+    if not able:
+        detail = f"no runner of pool {name} is up" if not runners else (
+            f"no runner of pool {name} has the labels {wanted}"
+        )  # fmt: skip
+        return "no_runner", detail, queue.labels
+    slots = sum(runner.slots for runner in able)
+    return "pool_full", f"all {slots} slots of pool {name} for {wanted} are in use", ()

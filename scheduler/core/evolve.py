@@ -1,0 +1,602 @@
+"""The only place that changes a cell's rows: one function per kind, for inputs and decisions alike.
+
+Nothing is decided here and nothing is refused: `admission.refusal` was asked before. Evolving a
+recorded history gives the state in which it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from scheduler.core import deadlines
+from scheduler.core.index import Index
+from scheduler.core.state import (
+    SEEN_DELIVERIES_MAX,
+    Armed,
+    Counter,
+    Delivery,
+    Job,
+    JobPhase,
+    Outcome,
+    Plan,
+    Pool,
+    Remembered,
+    Repository,
+    Run,
+    Runner,
+    State,
+)
+from schemas import events as e
+
+PLAN_DEADLINE_MS = 60_000
+WITHDRAW_DEADLINE_MS = 15_000
+
+_PULL_REQUEST_END = "closed"
+_ENDS_WITH_OTHERS = (JobPhase.DONE, JobPhase.LEGS, JobPhase.CALLED)
+_TO_RESULT = {e.Conclusion.TIMED_OUT.value: e.Conclusion.CANCELLED.value}
+
+
+def evolve(state: State, index: Index, event: e.Event) -> None:
+    """Change the rows by one event."""
+    EVOLVERS[type(event)](state, index, event)
+
+
+def _nothing(state: State, index: Index, event: e.Event) -> None:
+    """The kind says something to readers and changes nothing here."""
+
+
+# --------------------------------------------------------------------------- deliveries
+
+
+def _delivery_received(state: State, index: Index, event: e.DeliveryReceived) -> None:
+    delivery_id = event.delivery_id or event.event_id
+    _remember(state, index, event.repository, delivery_id)
+    state.deliveries.put(
+        delivery_id,
+        Delivery(
+            delivery_id=delivery_id,
+            event_id=event.event_id,
+            repository=event.repository,
+            occurred_at=event.occurred_at,
+            sequence=_count(state, "sequence"),
+            event=event.event,
+            actor=event.actor,
+            message=event.message,
+            head_ref=event.head_ref,
+            number=event.number,
+            fork=event.fork,
+            ref=event.ref,
+            sha=event.sha,
+            payload_json=event.payload_json,
+            payload_uri=event.payload_uri,
+        ),
+    )
+    index.pending[event.repository].append(delivery_id)
+    if event.number and event.event.startswith("pull_request"):
+        head = f"{event.repository}#{event.number}"
+        if event.action == _PULL_REQUEST_END:
+            state.heads.drop(head)
+        else:
+            state.heads.put(head, Remembered(event.sha))
+    state.arm(
+        Armed(
+            deadline_id=deadlines.plan(delivery_id),
+            delay_ms=PLAN_DEADLINE_MS,
+            caused_by=event.event_id,
+            subject=delivery_id,
+            repository=event.repository,
+        )
+    )
+
+
+def _remember(state: State, index: Index, repository: str, delivery_id: str) -> None:
+    row = state.repositories.get(repository) or Repository(name=repository)
+    slot = f"{repository}#{row.seen_next % SEEN_DELIVERIES_MAX}"
+    oldest = state.seen.get(slot)
+    if oldest is not None:
+        index.seen[repository].discard(oldest.value)
+    state.seen.put(slot, Remembered(delivery_id))
+    index.seen[repository].add(delivery_id)
+    row.seen_next += 1
+    state.repositories.put(repository, row)
+
+
+def _count(state: State, name: str) -> int:
+    number = state.next_number(name)
+    state.counters.put(name, Counter(number))
+    return number
+
+
+def _delivery_planned(state: State, _: Index, event: e.DeliveryPlanned) -> None:
+    delivery = state.deliveries[event.delivery_id or ""]
+    delivery.answered = True
+    delivery.error = event.error
+    delivery.github_json = event.github_json
+    delivery.outcomes = tuple(
+        Outcome(
+            path=w.path,
+            outcome=w.outcome,
+            name=w.name,
+            reason=w.reason,
+            plan_json=w.plan_json,
+            problems=tuple((p.path, p.line, p.column, p.message) for p in w.problems),
+            event=w.event,
+            sha=w.sha,
+            ref=w.ref,
+            inputs_json=w.inputs_json,
+        )
+        for w in event.workflows
+        if w.outcome != e.Outcome.IGNORED
+    )
+    delivery.ignored = tuple(
+        f"{w.path}: {w.reason}" for w in event.workflows if w.outcome == e.Outcome.IGNORED
+    )
+    state.deliveries.put(delivery.delivery_id, delivery)
+    state.disarm(deadlines.plan(delivery.delivery_id))
+
+
+def _delivery_ignored(state: State, index: Index, event: e.DeliveryIgnored) -> None:
+    if not event.reason.startswith("duplicate"):
+        _close_delivery(state, index, event.delivery_id or "")
+
+
+def _close_delivery(state: State, index: Index, delivery_id: str) -> None:
+    delivery = state.deliveries.get(delivery_id)
+    if delivery is None:
+        return
+    state.deliveries.drop(delivery_id)
+    state.disarm(deadlines.plan(delivery_id))
+    index.pending[delivery.repository].remove(delivery_id)
+
+
+def _outcome_handled(state: State, index: Index, delivery: Delivery) -> None:
+    delivery.handled += 1
+    state.deliveries.put(delivery.delivery_id, delivery)
+    if delivery.handled >= len(delivery.outcomes):
+        _close_delivery(state, index, delivery.delivery_id)
+
+
+def _run_rejected(state: State, index: Index, event: e.RunRejected) -> None:
+    if event.run_number:
+        _count(state, number_name(event.repository, event.workflow))
+    delivery = state.deliveries.get(event.delivery_id)
+    if delivery is not None:
+        _outcome_handled(state, index, delivery)
+
+
+def number_name(repository: str, workflow: str) -> str:
+    """Return the name of the counter that numbers a workflow's runs."""
+    return f"run_number/{repository}/{workflow}"
+
+
+def _run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
+    run_id = event.run_id or ""
+    _count(state, number_name(event.repository, event.workflow))
+    delivery = state.deliveries[event.delivery_id or ""]
+    outcome = next(o for o in delivery.outcomes if o.path == event.workflow)
+    state.plans.put(
+        run_id,
+        Plan(
+            run_id=run_id,
+            plan_json=outcome.plan_json or "",
+            github_json=delivery.github_json,
+            inputs_json=outcome.inputs_json,
+            payload_json=delivery.payload_json,
+            payload_uri=delivery.payload_uri,
+            event=event.event,
+            sha=event.sha,
+            ref=event.ref,
+            actor=event.actor,
+            workflow_name=event.workflow_name,
+        ),
+    )
+    ids = {planned.key: planned.job_id for planned in event.jobs}
+    for planned in event.jobs:
+        state.jobs.put(
+            planned.job_id,
+            Job(
+                job_id=planned.job_id,
+                run_id=run_id,
+                key=planned.key,
+                name=planned.name,
+                caller=ids.get(planned.caller),
+                called=[ids[p.key] for p in event.jobs if p.caller == planned.key],
+                last_event=event.event_id,
+            ),
+        )
+    state.runs.put(
+        run_id,
+        Run(
+            run_id=run_id,
+            repository=event.repository,
+            delivery_id=delivery.delivery_id,
+            workflow=event.workflow,
+            run_number=event.run_number,
+            planned_id=event.event_id,
+            run_attempt=event.run_attempt,
+            fork=event.fork,
+            awaits_approval=event.approval_required,
+            open_jobs=len(event.jobs),
+            jobs=[planned.job_id for planned in event.jobs],
+        ),
+    )
+    _outcome_handled(state, index, delivery)
+
+
+def _run_approved(state: State, _: Index, event: e.RunApproved) -> None:
+    run = state.runs.get(event.run_id)
+    if run is not None:
+        run.awaits_approval = False
+        state.runs.put(run.run_id, run)
+
+
+def _run_finished(state: State, index: Index, event: e.RunFinished) -> None:
+    run = state.runs.get(event.run_id)
+    if run is None:
+        return
+    for job_id in run.jobs:
+        for leg_id in state.jobs[job_id].legs:
+            state.jobs.drop(leg_id)
+        state.jobs.drop(job_id)
+    state.plans.drop(run.run_id)
+    state.runs.drop(run.run_id)
+    index.views.pop(run.run_id, None)
+
+
+def _cancel_requested(state: State, _: Index, event: e.CancelRequested) -> None:
+    run = state.runs.get(event.run_id)
+    if run is None:
+        return
+    reason = event.reason or "cancel.requested"
+    if event.job_id is None:
+        run.cancel, run.cancel_actor = reason, event.actor
+        state.runs.put(run.run_id, run)
+    for job in jobs_of(state, run):
+        wanted = event.job_id is None or event.job_id in (job.job_id, job.parent)
+        if wanted and job.phase not in _ENDS_WITH_OTHERS and not job.cancel:
+            job.cancel, job.cancel_actor = reason, event.actor
+            state.jobs.put(job.job_id, job)
+
+
+def jobs_of(state: State, run: Run) -> list[Job]:
+    """Return the run's jobs in plan order, every matrix job followed by its legs."""
+    found = []
+    for job_id in run.jobs:
+        job = state.jobs[job_id]
+        found.append(job)
+        found += [state.jobs[leg] for leg in job.legs]
+    return found
+
+
+# --------------------------------------------------------------------------- jobs
+
+
+def _matrix_expanded(state: State, _: Index, event: e.MatrixExpanded) -> None:
+    job = state.jobs[event.job_id or ""]
+    job.phase = JobPhase.LEGS
+    job.legs = [leg.job_id for leg in event.legs]
+    job.last_event = event.event_id
+    state.jobs.put(job.job_id, job)
+    for leg in event.legs:
+        state.jobs.put(
+            leg.job_id,
+            Job(
+                job_id=leg.job_id,
+                run_id=job.run_id,
+                key=job.key,
+                name=leg.name,
+                parent=job.job_id,
+                leg=leg.index,
+                matrix_json=leg.matrix_json,
+                cancel=job.cancel,
+                cancel_actor=job.cancel_actor,
+                last_event=event.event_id,
+            ),
+        )
+
+
+def _workflow_called(state: State, _: Index, event: e.WorkflowCalled) -> None:
+    job = state.jobs[event.job_id or ""]
+    job.phase = JobPhase.CALLED
+    job.inputs_json = event.inputs_json
+    job.last_event = event.event_id
+    state.jobs.put(job.job_id, job)
+
+
+def _job_scheduled(state: State, index: Index, event: e.JobScheduled) -> None:
+    job = state.jobs[event.job_id or ""]
+    if job.attempt:
+        state.disarm(deadlines.grace(job.job_id, job.attempt))
+    else:
+        job.sequence = _count(state, "sequence")
+    job.phase = JobPhase.QUEUED
+    job.attempt = event.attempt or 1
+    job.name, job.pool, job.labels = event.name, event.pool, event.labels
+    job.runner_id = job.boot_id = None
+    job.excluded = list(event.excluded_runners)
+    job.blocked = ""
+    job.last_event = event.event_id
+    state.jobs.put(job.job_id, job)
+    index.enqueue(job)
+
+
+def _job_blocked(state: State, _: Index, event: e.JobBlocked) -> None:
+    job = state.jobs[event.job_id or ""]
+    job.blocked = event.reason
+    state.jobs.put(job.job_id, job)
+
+
+def _job_assigned(state: State, _: Index, event: e.JobAssigned) -> None:
+    job = state.jobs[event.job_id or ""]
+    job.phase = JobPhase.ASSIGNED
+    job.runner_id, job.boot_id = event.runner_id, event.boot_id
+    job.blocked = ""
+    job.last_event = event.event_id
+    state.jobs.put(job.job_id, job)
+    runner = state.runners[event.runner_id or ""]
+    runner.leases[job.job_id] = job.attempt
+    state.runners.put(runner.runner_id, runner)
+    _arm_for(state, job, deadlines.accept, event.accept_within_ms)
+
+
+def _arm_for(state: State, job: Job, name: Callable[[str, int], str], delay_ms: int) -> None:
+    state.arm(
+        Armed(
+            deadline_id=name(job.job_id, job.attempt),
+            delay_ms=delay_ms,
+            caused_by=job.last_event,
+            subject=job.job_id,
+            repository=state.runs[job.run_id].repository,
+            run_id=job.run_id,
+        )
+    )
+
+
+def _answered(state: State, job: Job) -> None:
+    state.disarm(deadlines.accept(job.job_id, job.attempt))
+    state.disarm(deadlines.withdraw(job.job_id, job.attempt))
+
+
+def _job_started(state: State, _: Index, event: e.JobStarted) -> None:
+    job = state.jobs[event.job_id or ""]
+    job.phase = JobPhase.STARTED
+    job.last_event = event.event_id
+    state.jobs.put(job.job_id, job)
+    _answered(state, job)
+
+
+def _free_slot(state: State, index: Index, job: Job) -> None:
+    runner = state.runners.get(job.runner_id)
+    if runner is not None and runner.leases.get(job.job_id) == job.attempt:
+        del runner.leases[job.job_id]
+        state.runners.put(runner.runner_id, runner)
+        index.touched_pools.add(runner.pool)
+
+
+def _assignment_declined(state: State, index: Index, event: e.AssignmentDeclined) -> None:
+    job = state.jobs[event.job_id or ""]
+    _answered(state, job)
+    _free_slot(state, index, job)
+    job.phase = JobPhase.WAITING
+    job.losses += 1
+    job.last_event = event.event_id
+    state.jobs.put(job.job_id, job)
+
+
+def _job_finished(state: State, index: Index, event: e.JobFinished) -> None:
+    job = state.jobs[event.job_id or ""]
+    _answered(state, job)
+    state.disarm(deadlines.grace(job.job_id, job.attempt))
+    _free_slot(state, index, job)
+    job.last_event = event.event_id
+    job.conclusion, job.outputs = event.conclusion, dict(event.outputs)
+    job.phase = JobPhase.WAITING  # until the decision that follows ends or repeats it
+    state.jobs.put(job.job_id, job)
+    if event.conclusion == e.Conclusion.CANCELLED or job.cancel:
+        return  # JobCancelled follows
+    if event.reason.startswith("infra."):
+        job.losses += 1
+        return  # JobScheduled or JobFailed follows
+    _end(state, index, job, event.conclusion)
+
+
+def _end(state: State, index: Index, job: Job, conclusion: str) -> None:
+    """Make the job terminal and, with its last leg, the matrix job that it belongs to."""
+    run = state.runs[job.run_id]
+    job.phase = JobPhase.DONE
+    job.conclusion = conclusion
+    job.result = _TO_RESULT.get(conclusion, conclusion)
+    if conclusion in (e.Conclusion.FAILURE, e.Conclusion.TIMED_OUT):
+        view = index.view(state, run.run_id)
+        job.tolerated = view.tolerates_failure(state, run, job)
+        if job.tolerated:
+            job.result = e.Conclusion.SUCCESS.value
+    state.jobs.put(job.job_id, job)
+    run.outputs_bytes += sum(len(k) + len(v) for k, v in job.outputs.items())
+    state.runs.put(run.run_id, run)
+    if job.parent is not None:
+        _end_matrix(state, index, run, state.jobs[job.parent])
+    else:
+        _end_node(state, index, run, job)
+
+
+def _end_matrix(state: State, index: Index, run: Run, matrix: Job) -> None:
+    legs = [state.jobs[leg] for leg in matrix.legs]
+    if any(leg.phase is not JobPhase.DONE for leg in legs):
+        return
+    matrix.phase = JobPhase.DONE
+    matrix.result = _worst(leg.result for leg in legs)
+    matrix.conclusion = _worst(leg.conclusion for leg in legs)
+    matrix.tolerated = any(leg.tolerated for leg in legs)
+    for leg in legs:  # as on GitHub the last leg that sets an output wins
+        matrix.outputs.update({name: text for name, text in leg.outputs.items() if text})
+    state.jobs.put(matrix.job_id, matrix)
+    _end_node(state, index, run, matrix)
+
+
+def _end_node(state: State, index: Index, run: Run, node: Job) -> None:
+    """Count down the run, and end the caller whose last job this was."""
+    run.open_jobs -= 1
+    caller = state.jobs.get(node.caller)
+    if caller is None or caller.phase is not JobPhase.CALLED:
+        return
+    inner = [state.jobs[job_id] for job_id in caller.called]
+    if any(job.phase is not JobPhase.DONE for job in inner):
+        return
+    caller.phase = JobPhase.DONE
+    caller.result = _worst(job.result for job in inner)
+    caller.conclusion = _worst(job.conclusion for job in inner)
+    caller.outputs = index.view(state, run.run_id).call_outputs(state, run, caller)
+    state.jobs.put(caller.job_id, caller)
+    _end_node(state, index, run, caller)
+
+
+_SEVERITY = ("failure", "timed_out", "cancelled", "success", "skipped")
+
+
+def _worst(conclusions: Iterable[str]) -> str:
+    found = set(conclusions)
+    return next((name for name in _SEVERITY if name in found), "success")
+
+
+def _job_skipped(state: State, index: Index, event: e.JobSkipped) -> None:
+    _conclude(state, index, event, e.Conclusion.SKIPPED)
+
+
+def _job_cancelled(state: State, index: Index, event: e.JobCancelled) -> None:
+    _conclude(state, index, event, e.Conclusion.CANCELLED)
+
+
+def _job_failed(state: State, index: Index, event: e.JobFailed) -> None:
+    _conclude(state, index, event, e.Conclusion.FAILURE)
+
+
+def _conclude(state: State, index: Index, event: e.Event, conclusion: e.Conclusion) -> None:
+    job = state.jobs[event.job_id or ""]
+    if job.attempt:
+        _answered(state, job)
+        state.disarm(deadlines.grace(job.job_id, job.attempt))
+        _free_slot(state, index, job)
+        index.touched_pools.add(job.pool)
+    job.last_event = event.event_id
+    _end(state, index, job, conclusion.value)
+
+
+def _attempt_lost(state: State, index: Index, event: e.AttemptLost) -> None:
+    job = state.jobs[event.job_id or ""]
+    _answered(state, job)
+    _free_slot(state, index, job)
+    job.phase = JobPhase.LOST
+    job.losses += 1
+    job.last_event = event.event_id
+    state.jobs.put(job.job_id, job)
+    _arm_for(state, job, deadlines.grace, event.grace_ms)
+
+
+# --------------------------------------------------------------------------- runners, settings
+
+
+def _runner_joined(state: State, index: Index, event: e.RunnerJoined) -> None:
+    runner_id = event.runner_id or ""
+    known = state.runners.get(runner_id)
+    if known is not None and known.boot_id == event.boot_id:
+        return
+    if known is not None:
+        index.pools[known.pool].runners.discard(runner_id)
+    state.runners.put(
+        runner_id,
+        Runner(
+            runner_id=runner_id,
+            boot_id=event.boot_id or "",
+            pool=event.pool,
+            labels=tuple(sorted(label.lower() for label in event.labels)),
+            slots=event.slots,
+            lane=event.lane,
+            name=event.name or runner_id,
+        ),
+    )
+    index.pools[event.pool].runners.add(runner_id)
+    index.touched_pools.add(event.pool)
+
+
+def _runner_gone(state: State, index: Index, event: e.RunnerLost | e.RunnerDismissed) -> None:
+    runner = state.runners.get(event.runner_id)
+    if runner is None or runner.boot_id != event.boot_id:
+        return
+    runner.live = False
+    state.runners.put(runner.runner_id, runner)
+    index.pools[runner.pool].runners.discard(runner.runner_id)
+    index.touched_pools.add(runner.pool)
+
+
+def _repository_configured(state: State, _: Index, event: e.RepositoryConfigured) -> None:
+    row = state.repositories.get(event.repository) or Repository(name=event.repository)
+    row.provider, row.clone_url = event.provider, event.clone_url
+    row.default_branch, row.pools = event.default_branch, event.pools
+    row.fork_pull_requests, row.variables = event.fork_pull_requests, dict(event.variables)
+    row.removed = False
+    state.repositories.put(event.repository, row)
+
+
+def _repository_removed(state: State, _: Index, event: e.RepositoryRemoved) -> None:
+    row = state.repositories.get(event.repository)
+    if row is not None:
+        row.removed = True
+        state.repositories.put(row.name, row)
+
+
+def _pool_configured(state: State, index: Index, event: e.PoolConfigured) -> None:
+    labels = tuple(sorted(label.lower() for label in event.labels))
+    state.pools.put(event.pool, Pool(name=event.pool, labels=labels))
+    index.touched_pools.add(event.pool)
+
+
+def _deadline_passed(state: State, _: Index, event: e.DeadlinePassed) -> None:
+    armed = state.armed.get(event.deadline_id)
+    if armed is None:
+        return
+    state.disarm(event.deadline_id)
+    job = state.jobs.get(armed.subject)
+    if job is not None and deadlines.kind(event.deadline_id) == deadlines.ACCEPT:
+        _arm_for(state, job, deadlines.withdraw, WITHDRAW_DEADLINE_MS)
+
+
+Evolver = Callable[[State, Index, Any], None]
+
+EVOLVERS: dict[type[e.Event], Evolver] = {
+    e.DeliveryReceived: _delivery_received,
+    e.DeliveryPlanned: _delivery_planned,
+    e.DeliveryIgnored: _delivery_ignored,
+    e.WorkflowsIndexed: _nothing,
+    e.RunPlanned: _run_planned,
+    e.RunRejected: _run_rejected,
+    e.RunApproved: _run_approved,
+    e.RunFinished: _run_finished,
+    e.MatrixExpanded: _matrix_expanded,
+    e.WorkflowCalled: _workflow_called,
+    e.JobScheduled: _job_scheduled,
+    e.JobBlocked: _job_blocked,
+    e.JobAssigned: _job_assigned,
+    e.JobStarted: _job_started,
+    e.StepStarted: _nothing,
+    e.StepFinished: _nothing,
+    e.JobFinished: _job_finished,
+    e.JobSkipped: _job_skipped,
+    e.JobCancelled: _job_cancelled,
+    e.JobFailed: _job_failed,
+    e.CancelRequested: _cancel_requested,
+    e.AssignmentDeclined: _assignment_declined,
+    e.AttemptLost: _attempt_lost,
+    e.StaleReport: _nothing,
+    e.SecretsReleased: _nothing,
+    e.LogArchived: _nothing,
+    e.RunnerJoined: _runner_joined,
+    e.RunnerLost: _runner_gone,
+    e.RunnerDismissed: _runner_gone,
+    e.RepositoryConfigured: _repository_configured,
+    e.RepositoryRemoved: _repository_removed,
+    e.PoolConfigured: _pool_configured,
+    e.SchedulerStarted: _nothing,
+    e.DeadlinePassed: _deadline_passed,
+}

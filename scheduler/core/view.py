@@ -1,0 +1,266 @@
+"""A run's plan as the scheduler reads it: the parsed DAG, contexts and evaluated fields.
+
+Derived from the `Plan` row and made once a run; everything here is a function of rows.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from schemas.workflow.secrets import secret_names
+
+from schemas.workflow.errors import LanguageError
+from schemas.workflow.expressions import Value, evaluate_condition, evaluate_value, to_string
+from schemas.workflow.matrix import Leg, expand_matrix, leg_name
+from schemas.workflow.plan import JobPlan, WorkflowPlan
+from schemas.workflow.plan_json import job_to_json, plan_from_json
+from schemas.workflow.status import JobScope
+
+if TYPE_CHECKING:
+    from scheduler.core.state import Job, Plan, Run, State
+
+TIMEOUT_MINUTES_DEFAULT = 360
+_MINUTE_MS = 60_000
+
+
+class RunView:
+    """The parsed plan of one run."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Parse; raises PlanFormatError for a plan of another format."""
+        self.row = plan
+        self.plan: WorkflowPlan = plan_from_json(plan.plan_json)
+        self.jobs: dict[str, JobPlan] = {job.id: job for job in self.plan.jobs}
+        self.dependents: dict[str, list[str]] = {job.id: [] for job in self.plan.jobs}
+        for job in self.plan.jobs:
+            for need in job.needs:
+                self.dependents[need].append(job.id)
+        self._github: dict[str, Value] | None = None
+        self._inputs: dict[str, Value] = json.loads(plan.inputs_json or "{}")
+        self._job_json: dict[str, str] = {}
+        self._github_json = ""
+
+    # ----------------------------------------------------------------- contexts
+
+    def github(self, run: Run) -> dict[str, Value]:
+        """Return the `github` context of the run's jobs; `event` is {} when it lies elsewhere."""
+        if self._github is None:
+            row = self.row
+            self._github = {
+                **json.loads(row.github_json),
+                "event_name": row.event,
+                "sha": row.sha,
+                "ref": row.ref,
+                "workflow": row.workflow_name,
+                "run_id": run.run_id,
+                "run_number": str(run.run_number),
+                "run_attempt": str(run.run_attempt),
+                "event": json.loads(row.payload_json) if row.payload_json else {},
+            }
+        return self._github
+
+    def inputs(self, state: State, job: Job) -> dict[str, Value]:
+        """Return the `inputs` context: those of the called workflow, or of the run."""
+        caller = state.jobs.get(job.caller)
+        if caller is None:
+            return self._inputs
+        inputs: dict[str, Value] = json.loads(caller.inputs_json or "{}")
+        return inputs
+
+    def contexts(self, state: State, run: Run, job: Job) -> dict[str, Value]:
+        """Return what a job's own fields may read."""
+        repository = state.repositories.get(run.repository)
+        variables: dict[str, Value] = {**(repository.variables if repository else {})}
+        contexts: dict[str, Value] = {
+            "github": self.github(run),
+            "needs": self.needs(state, run, job),
+            "vars": variables,
+            "inputs": self.inputs(state, job),
+        }
+        if job.matrix_json is not None and job.parent is not None:
+            contexts["matrix"] = json.loads(job.matrix_json)
+            contexts["strategy"] = self.strategy(state, run, job)
+        return contexts
+
+    def needs(self, state: State, run: Run, job: Job) -> dict[str, Value]:
+        """Return the `needs` context: results and outputs of the direct needs."""
+        found: dict[str, Value] = {}
+        for key in self.jobs[job.key].needs:
+            need = state.jobs[f"{run.run_id}.{key}"]
+            outputs: dict[str, Value] = {**need.outputs}
+            found[self.jobs[key].local_id] = {"result": need.result, "outputs": outputs}
+        return found
+
+    def strategy(self, state: State, run: Run, leg: Job) -> dict[str, Value]:
+        """Return the `strategy` context of a leg."""
+        plan = self.jobs[leg.key].strategy
+        total = len(state.jobs[leg.parent].legs) if leg.parent else 1
+        limit = self.max_parallel(state, run, leg) or total
+        return {
+            "fail-fast": True if plan is None else self.fail_fast(state, run, leg),
+            "job-index": leg.leg,
+            "job-total": total,
+            "max-parallel": limit,
+        }
+
+    # ----------------------------------------------------------------- conditions and fields
+
+    def holds(self, state: State, run: Run, job: Job) -> bool:
+        """Say whether the job's `if` holds now; raises LanguageError."""
+        results = {
+            self.jobs[key].local_id: state.jobs[f"{run.run_id}.{key}"].result
+            for key in self.plan.ancestors(job.key)
+        }
+        cancelled = bool(run.cancel or job.cancel)
+        return evaluate_condition(
+            self.jobs[job.key].condition,
+            self.contexts(state, run, job),
+            JobScope(results, cancelled_run=cancelled),
+        )
+
+    def name(self, state: State, run: Run, job: Job) -> str:
+        """Return the job's name for people; a name that can't be evaluated is left as written."""
+        plan = self.jobs[job.key]
+        raw = plan.name or plan.local_id
+        try:
+            name = to_string(evaluate_value(raw, self.contexts(state, run, job)))
+        except LanguageError:
+            name = raw
+        if plan.parent is not None:
+            name = f"{self._caller_name(plan.parent)} / {name}"
+        return name
+
+    def _caller_name(self, key: str) -> str:
+        plan = self.jobs[key]
+        own = plan.name or plan.local_id
+        return f"{self._caller_name(plan.parent)} / {own}" if plan.parent else own
+
+    def leg_name(self, state: State, run: Run, leg: Job, values: Leg) -> str:
+        """Return a leg's name: as written when it reads the matrix, else with the values."""
+        plan = self.jobs[leg.key]
+        name = self.name(state, run, leg)
+        reads_matrix = plan.name is not None and "matrix." in plan.name
+        return name if reads_matrix else leg_name(name, values)
+
+    def legs(self, state: State, run: Run, job: Job) -> tuple[Leg, ...] | None:
+        """Return the legs of a matrix job, None for a job without; raises LanguageError."""
+        strategy = self.jobs[job.key].strategy
+        if strategy is None or strategy.matrix is None:
+            return None
+        return expand_matrix(evaluate_value(strategy.matrix, self.contexts(state, run, job)))
+
+    def fail_fast(self, state: State, run: Run, job: Job) -> bool:
+        """Say whether a failed leg cancels the others (GitHub: by default it does)."""
+        strategy = self.jobs[job.key].strategy
+        value = self._field(state, run, job, strategy.fail_fast if strategy else True, default=True)
+        return value is True or value == "true"
+
+    def max_parallel(self, state: State, run: Run, job: Job) -> int | None:
+        """Return how many legs may be queued or running at once; None for no limit."""
+        strategy = self.jobs[job.key].strategy
+        value = self._field(state, run, job, strategy.max_parallel if strategy else None)
+        return int(value) if isinstance(value, int | float) and value >= 1 else None
+
+    def tolerates_failure(self, state: State, run: Run, job: Job) -> bool:
+        """Say whether the job's `continue-on-error` holds."""
+        plan = self.jobs[job.key]
+        return self._field(state, run, job, plan.continue_on_error, default=False) is True
+
+    def timeout_ms(self, state: State, run: Run, job: Job) -> int:
+        """Return the job's time-out; GitHub's default is 360 minutes."""
+        plan = self.jobs[job.key]
+        value = self._field(state, run, job, plan.timeout_minutes)
+        minutes = value if isinstance(value, int | float) and value > 0 else TIMEOUT_MINUTES_DEFAULT
+        return int(minutes * _MINUTE_MS)
+
+    def _field(
+        self, state: State, run: Run, job: Job, template: Value, *, default: Value = None
+    ) -> Value:
+        """Evaluate a field outside the moment in which a mistake in it can fail the job."""
+        if isinstance(template, str) and "${{" in template:
+            contexts = {**self.contexts(state, run, job)}
+            contexts.setdefault("matrix", {})
+            contexts.setdefault("strategy", {})
+            try:
+                return evaluate_value(template, contexts)
+            except LanguageError:
+                return default
+        return default if template is None else template
+
+    def runs_on(self, state: State, run: Run, job: Job) -> tuple[str | None, tuple[str, ...]]:
+        """Return (pool asked for by `group`, lower-case labels); raises LanguageError."""
+        plan = self.jobs[job.key]
+        value = evaluate_value(plan.runs_on, self.contexts(state, run, job))
+        pool = plan.pool
+        if isinstance(value, dict):
+            group = value.get("group")
+            pool = to_string(group).lower() if group else pool
+            value = value.get("labels") or []
+        labels = value if isinstance(value, list) else [value]
+        return pool, tuple(sorted({to_string(label).lower() for label in labels if label}))
+
+    def call_inputs(self, state: State, run: Run, job: Job) -> dict[str, Value]:
+        """Return the typed inputs that a calling job hands over; raises LanguageError."""
+        plan = self.jobs[job.key]
+        given = evaluate_value({**plan.with_}, self.contexts(state, run, job))
+        inputs: dict[str, Value] = {}
+        declared = plan.call.inputs if plan.call else {}
+        for name, spec in declared.items():
+            default: Value = spec.default
+            if default is None:
+                default = {"boolean": False, "number": 0}.get(spec.type, "")
+            inputs[name] = evaluate_value(default, {"github": self.github(run)})
+        if isinstance(given, dict):
+            inputs.update(given)
+        return inputs
+
+    def call_outputs(self, state: State, run: Run, caller: Job) -> dict[str, str]:
+        """Return the outputs of a called workflow; one that can't be evaluated is empty."""
+        call = self.jobs[caller.key].call
+        if call is None:
+            return {}
+        jobs: dict[str, Value] = {}
+        for job_id in caller.called:
+            inner = state.jobs[job_id]
+            outputs: dict[str, Value] = {**inner.outputs}
+            jobs[self.jobs[inner.key].local_id] = {"result": inner.result, "outputs": outputs}
+        contexts: dict[str, Value] = {
+            "github": self.github(run),
+            "jobs": jobs,
+            "inputs": json.loads(caller.inputs_json or "{}"),
+            "vars": {},
+        }
+        found: dict[str, str] = {}
+        for name, template in call.outputs.items():
+            try:
+                found[name] = to_string(evaluate_value(template, contexts))
+            except LanguageError:
+                found[name] = ""
+        return found
+
+    # ----------------------------------------------------------------- what a runner gets
+
+    def job_json(self, key: str) -> str:
+        """Return the job's plan as an assignment carries it."""
+        text = self._job_json.get(key)
+        if text is None:
+            text = self._job_json[key] = job_to_json(self.jobs[key])
+        return text
+
+    def secret_names(self, key: str) -> tuple[str, ...]:
+        """Return the names of secrets that the job mentions."""
+        return secret_names(self.jobs[key], self.plan.workflow_env(self.jobs[key]))
+
+    def contexts_json(self, state: State, run: Run, job: Job) -> str:
+        """Return the runner's contexts; the github part is written once a run."""
+        if not self._github_json:
+            self._github_json = _dumps(self.github(run))
+        contexts: dict[str, Any] = self.contexts(state, run, job)
+        del contexts["github"]
+        contexts["env"] = self.plan.workflow_env(self.jobs[job.key])
+        return f'{{"github":{self._github_json},{_dumps(contexts)[1:]}'
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
