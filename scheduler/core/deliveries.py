@@ -15,7 +15,7 @@ from schemas.codec import event_id
 from schemas.ids import job_id, run_id
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_template
-from schemas.workflow.plan import WorkflowPlan
+from schemas.workflow.plan import JobPlan, WorkflowPlan
 from schemas.workflow.plan_json import plan_from_json
 
 GIT_UNREACHABLE = "infra.git_unreachable"
@@ -81,6 +81,12 @@ def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterat
         planned = _planned(state, repository, delivery, outcome, plan, cause)
         yield planned
         yield from orchestration.begin(state, index, planned.run_id or "", cause)
+
+
+def has_matrix(job: JobPlan) -> bool:
+    """Say whether the job becomes legs (a strategy that is one expression may hold a matrix)."""
+    strategy = job.strategy
+    return strategy is not None and (strategy.matrix is not None or strategy.whole is not None)
 
 
 def _is_untrusted(delivery: Delivery) -> bool:
@@ -206,7 +212,7 @@ def _planned(
                 key=job.id,
                 name=job.name or job.local_id,
                 needs=job.needs,
-                matrix=job.strategy is not None and job.strategy.matrix is not None,
+                matrix=has_matrix(job),
                 caller=job.parent or "",
             )
             for job in plan.jobs

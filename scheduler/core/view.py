@@ -12,10 +12,11 @@ from schemas.workflow.secrets import secret_names
 
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_condition, evaluate_value, to_string
-from schemas.workflow.matrix import Leg, expand_matrix, leg_name
+from schemas.workflow.matrix import Leg, leg_name
 from schemas.workflow.plan import JobPlan, WorkflowPlan
 from schemas.workflow.plan_json import job_to_json, plan_from_json
 from schemas.workflow.status import JobScope
+from schemas.workflow.strategy import Strategy, resolve_strategy
 
 if TYPE_CHECKING:
     from scheduler.core.state import Job, Plan, Run, State
@@ -94,14 +95,13 @@ class RunView:
 
     def strategy(self, state: State, run: Run, leg: Job) -> dict[str, Value]:
         """Return the `strategy` context of a leg."""
-        plan = self.jobs[leg.key].strategy
-        total = len(state.jobs[leg.parent].legs) if leg.parent else 1
-        limit = self.max_parallel(state, run, leg) or total
+        strategy = self._strategy(state, run, leg)
+        total = len(state.jobs[leg.parent].legs) if leg.parent in state.jobs.rows else 1
         return {
-            "fail-fast": True if plan is None else self.fail_fast(state, run, leg),
+            "fail-fast": strategy.fail_fast,
             "job-index": leg.leg,
             "job-total": total,
-            "max-parallel": limit,
+            "max-parallel": strategy.max_parallel or total,
         }
 
     # ----------------------------------------------------------------- conditions and fields
@@ -145,22 +145,27 @@ class RunView:
 
     def legs(self, state: State, run: Run, job: Job) -> tuple[Leg, ...] | None:
         """Return the legs of a matrix job, None for a job without; raises LanguageError."""
-        strategy = self.jobs[job.key].strategy
-        if strategy is None or strategy.matrix is None:
-            return None
-        return expand_matrix(evaluate_value(strategy.matrix, self.contexts(state, run, job)))
+        plan = self.jobs[job.key].strategy
+        legs = resolve_strategy(plan, self.contexts(state, run, job)).legs
+        made = tuple(leg for leg in legs if leg is not None)
+        return made or None
+
+    def _strategy(self, state: State, run: Run, job: Job) -> Strategy:
+        """Return the strategy of a job whose legs exist; it was valid when they were made."""
+        matrix = state.jobs.get(job.parent) or job
+        try:
+            contexts = self.contexts(state, run, matrix)
+            return resolve_strategy(self.jobs[job.key].strategy, contexts)
+        except LanguageError:
+            return Strategy()
 
     def fail_fast(self, state: State, run: Run, job: Job) -> bool:
         """Say whether a failed leg cancels the others (GitHub: by default it does)."""
-        strategy = self.jobs[job.key].strategy
-        value = self._field(state, run, job, strategy.fail_fast if strategy else True, default=True)
-        return value is True or value == "true"
+        return self._strategy(state, run, job).fail_fast
 
     def max_parallel(self, state: State, run: Run, job: Job) -> int | None:
         """Return how many legs may be queued or running at once; None for no limit."""
-        strategy = self.jobs[job.key].strategy
-        value = self._field(state, run, job, strategy.max_parallel if strategy else None)
-        return int(value) if isinstance(value, int | float) and value >= 1 else None
+        return self._strategy(state, run, job).max_parallel
 
     def tolerates_failure(self, state: State, run: Run, job: Job) -> bool:
         """Say whether the job's `continue-on-error` holds."""
@@ -250,7 +255,7 @@ class RunView:
 
     def secret_names(self, key: str) -> tuple[str, ...]:
         """Return the names of secrets that the job mentions."""
-        return secret_names(self.jobs[key], self.plan.workflow_env(self.jobs[key]))
+        return secret_names(self.jobs[key], self.plan)
 
     def contexts_json(self, state: State, run: Run, job: Job) -> str:
         """Return the runner's contexts; the github part is written once a run."""
