@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias
 
 import yaml
 
@@ -22,12 +22,15 @@ DEPTH_MAX = 50
 NODES_MAX = 100_000
 
 try:
-    from yaml import CParser as _Parser
+    from yaml.cyaml import CParser as _Parser
 except ImportError:  # a PyYAML built without libyaml; slower, and it refuses some valid texts
     from yaml import Loader as _Parser  # type: ignore[assignment]
 
-_NULL = re.compile(r"(?:~|null|Null|NULL)?\Z")
-_BOOL = {
+_WORDS: dict[str, bool | None] = {
+    "": None,
+    "null": None,
+    "Null": None,
+    "NULL": None,
     "true": True,
     "True": True,
     "TRUE": True,
@@ -54,7 +57,7 @@ class ScalarNode:
     `style` is the YAML style character: None for plain, `'`, `"`, `|` or `>`.
     """
 
-    value: None | bool | int | float | str
+    value: bool | int | float | str | None
     text: str
     line: int
     column: int
@@ -84,6 +87,9 @@ class MappingNode:
 
 
 Node: TypeAlias = ScalarNode | SequenceNode | MappingNode
+# PyYAML's events have no common typed shape.
+_AnyEvent: TypeAlias = Any
+_NextEvent: TypeAlias = Callable[[], _AnyEvent]
 
 
 def plain(node: Node) -> Value:
@@ -130,6 +136,8 @@ class _Anchor:
 
 @dataclass(slots=True)
 class _Reader:
+    """One pass over the events. The loops are written for speed: most nodes are plain scalars."""
+
     path: str
     problems: list[Problem] = field(default_factory=list)
     anchors: dict[str, _Anchor] = field(default_factory=dict)
@@ -137,9 +145,9 @@ class _Reader:
     broken: bool = False
 
     def read(self, text: bytes | str) -> Node | None:
-        decoded = self._decode(text)
+        parser = _Parser(self._decode(text))
         try:
-            return self._document(_events(decoded))
+            return self._document(parser.get_event)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = error.problem or error.context or "not YAML"
@@ -147,6 +155,8 @@ class _Reader:
             self._problem(line, column, f"this is not valid YAML: {what}", _yaml_hint(what))
         except yaml.YAMLError as error:
             self._problem(1, 1, f"this is not valid YAML: {error}")
+        finally:
+            parser.dispose()
         return None
 
     def _decode(self, text: bytes | str) -> str:
@@ -160,58 +170,60 @@ class _Reader:
         except UnicodeDecodeError as error:
             line = text.count(b"\n", 0, error.start) + 1
             self._fail(line, 1, "the file is not UTF-8 text", "save it with UTF-8 encoding")
-            raise
 
     def _problem(self, line: int, column: int, message: str, hint: str | None = None) -> None:
         self.problems.append(Problem(self.path, line, column, message, hint=hint, rule="yaml"))
 
-    def _fail(self, line: int, column: int, message: str, hint: str | None = None) -> None:
+    def _fail(self, line: int, column: int, message: str, hint: str | None = None) -> NoReturn:
         self._problem(line, column, message, hint)
         raise WorkflowError(tuple(self.problems))
 
-    def _document(self, events: Iterator[yaml.Event]) -> Node | None:
+    def _document(self, next_event: _NextEvent) -> Node | None:
         root: Node | None = None
-        for event in events:
-            if isinstance(event, (yaml.StreamStartEvent, yaml.StreamEndEvent)):
+        while (event := next_event()) is not None:
+            if type(event) is not yaml.DocumentStartEvent:
                 continue
-            if isinstance(event, yaml.DocumentStartEvent):
-                if root is not None:
-                    mark = event.start_mark
-                    self._problem(mark.line + 1, mark.column + 1, "only one document is allowed")
-                    return root
-                root = self._node(next(events), events, 1)
+            if root is not None:
+                mark = event.start_mark
+                self._problem(mark.line + 1, mark.column + 1, "only one document is allowed")
+                return root
+            root = self._node(next_event(), next_event, 1)
         if root is None:
             self._problem(1, 1, "the file is empty", "a workflow needs at least `on` and `jobs`")
         return root
 
-    def _node(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
+    def _node(self, event: _AnyEvent, next_event: _NextEvent, depth: int) -> Node:
+        """The node that starts with an event; reads on to its end."""
+        self.count += 1
+        kind = type(event)
+        if kind is yaml.ScalarEvent and event.tag is None and event.anchor is None:
+            return _simple_scalar(event)
         mark = event.start_mark
         line, column = mark.line + 1, mark.column + 1
-        self.count += 1
         if self.count > NODES_MAX:
             self._fail(line, column, f"more than {NODES_MAX} values, aliases counted in full")
+        if kind is yaml.AliasEvent:
+            return self._alias(event.anchor, line, column)
         if depth > DEPTH_MAX:
             self._fail(line, column, f"nested deeper than {DEPTH_MAX} levels")
-        if isinstance(event, yaml.AliasEvent):
-            return self._alias(cast("str", event.anchor), line, column)
-        event = cast("yaml.ScalarEvent", event)
-        anchor: _Anchor | None = None
-        if event.anchor is not None:
-            anchor = self.anchors[event.anchor] = _Anchor(line, column, size=self.count - 1)
-        node: Node
-        if isinstance(event, yaml.ScalarEvent):
-            node = self._scalar(event, line, column)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            self._check_collection_tag(event, "seq", line, column)
-            node = SequenceNode([], line, column)
-            while not isinstance(event := next(events), yaml.SequenceEndEvent):
-                node.items.append(self._node(event, events, depth + 1))
+        before = self.count - 1
+        name = event.anchor
+        if name is not None:
+            self.anchors[name] = _Anchor(line, column)
+        if kind is yaml.ScalarEvent:
+            node: Node = self._scalar(event, line, column)
+        elif kind is yaml.SequenceStartEvent:
+            self._check_collection_tag(event.tag, "seq", line, column)
+            items: list[Node] = []
+            while type(event := next_event()) is not yaml.SequenceEndEvent:
+                items.append(self._node(event, next_event, depth + 1))
+            node = SequenceNode(items, line, column)
         else:
-            self._check_collection_tag(event, "map", line, column)
-            node = self._mapping(events, line, column, depth)
-        if anchor is not None:
-            anchor.node = node
-            anchor.size = self.count - anchor.size
+            self._check_collection_tag(event.tag, "map", line, column)
+            node = MappingNode(self._entries(next_event, depth), line, column)
+        if name is not None:
+            anchor = self.anchors[name]
+            anchor.node, anchor.size = node, self.count - before
         return node
 
     def _alias(self, name: str, line: int, column: int) -> Node:
@@ -230,18 +242,16 @@ class _Reader:
         self.broken = True
         return ScalarNode(None, "", line, column)
 
-    def _mapping(
-        self, events: Iterator[yaml.Event], line: int, column: int, depth: int
-    ) -> MappingNode:
-        node = MappingNode([], line, column)
+    def _entries(self, next_event: _NextEvent, depth: int) -> list[tuple[ScalarNode, Node]]:
+        entries: list[tuple[ScalarNode, Node]] = []
         seen: dict[str, int] = {}
-        while not isinstance(event := next(events), yaml.MappingEndEvent):
-            key = self._node(event, events, depth + 1)
-            value = self._node(next(events), events, depth + 1)
-            if not isinstance(key, ScalarNode):
+        while type(event := next_event()) is not yaml.MappingEndEvent:
+            key = self._node(event, next_event, depth + 1)
+            value = self._node(next_event(), next_event, depth + 1)
+            if type(key) is not ScalarNode:
                 self._problem(key.line, key.column, "a key must be a plain text")
                 continue
-            name = key_text(key)
+            name = key.value if type(key.value) is str else key_text(key)
             if name in seen:
                 self._problem(
                     key.line,
@@ -250,36 +260,33 @@ class _Reader:
                 )
                 continue
             seen[name] = key.line
-            node.entries.append((key, value))
-        return node
+            entries.append((key, value))
+        return entries
 
-    def _check_collection_tag(self, event: yaml.Event, name: str, line: int, column: int) -> None:
-        tag = cast("yaml.SequenceStartEvent", event).tag
+    def _check_collection_tag(self, tag: str | None, name: str, line: int, column: int) -> None:
         if tag is not None and tag not in ("!", _TAG + name):
             self._problem(line, column, f"the tag '{_shown(tag)}' is not supported")
 
-    def _scalar(self, event: yaml.ScalarEvent, line: int, column: int) -> ScalarNode:
-        text = event.value
-        style = None if event.style in (None, "") else event.style
-        value: None | bool | int | float | str = text
+    def _scalar(self, event: _AnyEvent, line: int, column: int) -> ScalarNode:
+        """A scalar with a tag or an anchor."""
         tag = event.tag
-        if tag is None or tag == "!":
-            if style is None and tag is None and (not text or text[0] in _MAYBE_TYPED):
-                value = resolve(text)
-        elif tag.startswith(_TAG) and tag[len(_TAG) :] in _SCALAR_TAGS:
+        if tag is None:
+            return _simple_scalar(event)
+        text: str = event.value
+        style = event.style or None
+        value: bool | int | float | str | None = text
+        if tag.startswith(_TAG) and tag[len(_TAG) :] in _SCALAR_TAGS:
             value = self._tagged(tag[len(_TAG) :], text, style, line, column)
-        else:
+        elif tag != "!":
             hint = None
             if tag.startswith("!") and not tag.startswith("!!"):
-                hint = (
-                    f'`!` starts a YAML tag; put the value in quotes: "{tag}{text and " "}{text}"'
-                )
+                hint = f'`!` starts a YAML tag; put the value in quotes: "{tag}{text and " "}{text}"'
             self._problem(line, column, f"the tag '{_shown(tag)}' is not supported", hint)
         return ScalarNode(value, text, line, column, style)
 
     def _tagged(
         self, tag: str, text: str, style: str | None, line: int, column: int
-    ) -> None | bool | int | float | str:
+    ) -> bool | int | float | str | None:
         if tag == "str":
             return text
         if style is not None:
@@ -300,11 +307,11 @@ class _Reader:
         return value
 
 
-def resolve(text: str) -> None | bool | int | float | str:
+def resolve(text: str) -> bool | int | float | str | None:
     """A plain scalar by the YAML 1.2 core schema: `yes`, dates and `1_000` are strings."""
-    if text in _BOOL:
-        return _BOOL[text]
-    if _NULL.match(text):
+    if text[:1].isalpha() or not text:
+        return _WORDS.get(text, text)
+    if text == "~":
         return None
     if _INT.match(text):
         return int(text) if len(text) <= _INT_DIGITS_MAX else float(text)
@@ -320,13 +327,15 @@ def resolve(text: str) -> None | bool | int | float | str:
     return math.nan if _NAN.match(text) else text
 
 
-def _events(text: str) -> Iterator[yaml.Event]:
-    parser = _Parser(text)
-    try:
-        while (event := parser.get_event()) is not None:
-            yield event
-    finally:
-        parser.dispose()
+def _simple_scalar(event: _AnyEvent) -> ScalarNode:
+    text: str = event.value
+    mark = event.start_mark
+    if event.style:
+        return ScalarNode(text, text, mark.line + 1, mark.column + 1, event.style)
+    typed = not text or text[0] in _MAYBE_TYPED
+    return ScalarNode(
+        resolve(text) if typed else text, text, mark.line + 1, mark.column + 1, None
+    )
 
 
 def _shown(tag: str) -> str:
