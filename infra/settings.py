@@ -58,6 +58,10 @@ def _default_home(_values: Values) -> Path:
     return Path(base).expanduser() / "tailrace"
 
 
+def _loopback(host: str) -> str:
+    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared only
+
+
 def _port(doc: str, default: int) -> Any:
     return _setting(doc, default=default, least=0)
 
@@ -113,6 +117,15 @@ class Settings:
     public_url: str = _setting(
         "The public origin's URL as browsers and forges see it.",
         derive=lambda values: f"http://{values['public_host']}:{values['public_port']}",
+    )
+    api_url: str = _setting(
+        "Where the command line reaches the public origin; another machine's, for instance.",
+        derive=lambda values: f"http://{_loopback(values['public_host'])}:{values['public_port']}",
+    )
+    api_token: str = _setting(
+        "Token of the command line. Empty: the one in `secrets/token` of the home.",
+        default="",
+        secret=True,
     )
     ingest_port: int = _port("Port of webhooks and commands.", 8811)
     ingest_url: str = _setting(
@@ -378,7 +391,9 @@ def _similar(key: str, known: Mapping[str, object]) -> str:
 
 def _shown(value: object, *, secret: bool) -> str:
     text = str(_plain(value))
-    return _PASSWORD.sub("***", text) if secret else text
+    if not secret or not text:
+        return text
+    return _PASSWORD.sub("***", text) if "://" in text else "***"
 
 
 def _plain(value: object) -> object:

@@ -15,7 +15,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("infra.cli.up:up", "Start the whole system; wait until everything answers."),
     "down": ("infra.cli.up:down", "End everything that `up` started, and nothing else."),
     "status": ("infra.cli.up:status", "Show every process, its health, its lag, its log."),
+    "repo": ("infra.cli.repo:repo", "Register repositories; list and remove them."),
+    "secret": ("infra.cli.repo:secret", "Set and remove the secrets of a repository."),
+    "runs": ("infra.cli.runs:runs", "List the latest runs, the newest first."),
+    "run": ("infra.cli.runs:run", "Look at one run: `run show RUN`."),
+    "logs": ("infra.cli.logs:logs", "Print the log of a run, whole or live (-f)."),
+    "events": ("infra.cli.runs:events", "Print the audit trail of a run."),
+    "trigger": ("infra.cli.commands:trigger", "Start a workflow by hand."),
+    "cancel": ("infra.cli.commands:cancel", "Ask that a run end."),
+    "approve": ("infra.cli.commands:approve", "Let a run start that waits for approval."),
     "config": ("infra.cli.config:config", "List every setting, its value and its meaning."),
+    "completion": ("infra.cli.completion:completion", "Print a shell's completion script."),
+    "version": ("infra.cli.completion:version", "Print the versions of everything."),
 }
 """By name: where the command is (`module:attribute`), and its line in the list of commands."""
 
@@ -41,7 +52,20 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_where, line) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_EXIT_CODES = """\b
+Exit codes:
+  0  done                     3  not running, or it does not answer
+  1  a run that did not       4  there is no such thing
+     succeed, a refusal       5  the token is not accepted
+  2  wrong use                6  the run was cancelled
+"""
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EXIT_CODES,
+)
 @click.version_option(VERSION, message="%(version)s")
 def main() -> None:
     """Tailrace: CI/CD whose only source of truth is a Kafka log."""
