@@ -220,7 +220,11 @@ def _runs(python: Path, code: str) -> bool:
 
 def _pip_install(python: Path, lock: Path) -> None:
     """Install exactly what the lock names, each file compared with its hash."""
-    count = sum(1 for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line)
+    count = sum(
+        1
+        for line in lock.read_text(encoding="utf-8").splitlines()
+        if "==" in line and "sys_platform == 'win32'" not in line
+    )
     _say(f"Installing {count} packages of {lock.name}")
     progress = "raw" if _pip_version(python) >= PIP_WITH_RAW_PROGRESS else "off"
     argv = [

@@ -28,7 +28,7 @@ STUCK_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One line of `tailrace status`."""
+    """One line of `tailrace status`; `crashes` counts those in a row."""
 
     name: str
     state: State
@@ -38,6 +38,7 @@ class Report:
     lag: int | None
     uptime_s: float | None
     restarts: int
+    crashes: int
     memory_mb: float
     log: str
     last_lines: str
@@ -119,6 +120,7 @@ class Child:
             lag=self._health.lag,
             uptime_s=round(time.monotonic() - self._started_at, 1) if runs else None,
             restarts=self._restarts,
+            crashes=self._crashes,
             memory_mb=round(self._launcher.memory_bytes(process.pid) / 2**20, 1) if process else 0,
             log=str(self._launcher.log_path),
             last_lines=""

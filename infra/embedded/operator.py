@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,6 +27,13 @@ from infra.settings import RECORD, Settings
 SPACE_FIRST_START_MB = 600
 SPACE_NEXT_START_MB = 100
 DOWN_S = 20.0
+SUPERVISOR_STARTS_MAX = 3
+STEP_TRIES_MAX = 3
+CRASHES_MAX = 5
+GOES_ON = (
+    "\nThe supervisor goes on trying: `tailrace status` shows how it gets on, `tailrace down` "
+    "ends everything."
+)
 SUPERVISOR = ("-m", "infra.embedded.supervisor")
 _POLL_S = 0.1
 
@@ -58,11 +64,14 @@ def bring_up(
     (settings.run_dir / FAILURE_NAME).unlink(missing_ok=True)
     deadline = time.monotonic() + settings.start_timeout_s
     child = None
+    starts = 0
     pause = threading.Event()
     while True:
-        if child is None or child.poll() is not None:
-            _raise_failure(settings)
+        starting = child is not None and processes.is_alive(child)
+        if not starting and not has_supervisor(settings):
+            _raise_failure(settings, starts)
             child = _start_supervisor(settings, supervisor)
+            starts += 1
         status = status_of(settings)
         if status is not None:
             listener.waiting(status)
@@ -151,18 +160,15 @@ def prepare_kafka(settings: Settings, listener: Listener) -> None:
     jars.class_path(settings.cache)
 
 
-def _start_supervisor(settings: Settings, supervisor: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start one that outlives this command; if there is one already, it ends at once with 0."""
-    with (settings.logs_dir / "supervisor.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, *supervisor],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TAILRACE_HOME": str(settings.home)},
-            cwd=REPOSITORY,
-            start_new_session=True,
-        )
+def _start_supervisor(settings: Settings, supervisor: Sequence[str]) -> ProcessName:
+    """Start one that outlives this command; if there is one already, it ends at once."""
+    return processes.spawn(
+        [sys.executable, *supervisor],
+        log_path=settings.logs_dir / "supervisor.log",
+        pid_path=settings.run_dir / "supervisor.pid",
+        env={**os.environ, "TAILRACE_HOME": str(settings.home)},
+        cwd=REPOSITORY,
+    )
 
 
 def _refuse_other_version(settings: Settings) -> None:
@@ -186,20 +192,30 @@ def _need_space(settings: Settings) -> None:
         )
 
 
-def _raise_failure(settings: Settings) -> None:
-    """Raise what kept a supervisor from starting, if it said so."""
-    try:
-        text = (settings.run_dir / FAILURE_NAME).read_text(encoding="utf-8")
-    except OSError:
-        return
-    raise StartError(text.strip())
+def _raise_failure(settings: Settings, starts: int) -> None:
+    """Raise what kept a supervisor from starting, if it said so, or if it keeps ending."""
+    failure = settings.run_dir / FAILURE_NAME
+    if failure.exists():
+        raise StartError(failure.read_text(encoding="utf-8").strip())
+    if starts >= SUPERVISOR_STARTS_MAX:
+        log = settings.logs_dir / "supervisor.log"
+        raise StartError(
+            f"The supervisor ended {starts} times. Its log is {log}; the last lines:\n"
+            f"{processes.tail(log)}"
+        )
 
 
 def _raise_if_hopeless(status: Status) -> None:
     """Raise what will not come right by waiting."""
     for line in status["processes"]:
-        if line["state"] == "failed" or "checksum" in line["detail"]:
-            raise StartError(_unwell(line))
+        if line["state"] == "failed" or line["crashes"] >= CRASHES_MAX:
+            raise StartError(_unwell(line) + GOES_ON)
+    for step in status["steps"]:
+        if step["state"] == "failed" and step["tries"] >= STEP_TRIES_MAX:
+            raise StartError(
+                f"{step['name']} failed {step['tries']} times. Its log is {step['log']}; "
+                f"the last lines:\n{step['last_lines']}{GOES_ON}"
+            )
 
 
 def _too_late(settings: Settings, status: Status | None) -> str:

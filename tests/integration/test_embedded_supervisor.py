@@ -1,0 +1,307 @@
+"""The supervisor with a real Kafka and PostgreSQL and two small services, through its commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from infra.cli import main
+from infra.embedded import jars, operator, processes
+from infra.embedded.control import ask
+from infra.embedded.errors import EmbeddedError
+from infra.embedded.operator import Listener, Status
+from infra.embedded.ports import free_port
+from infra.embedded.processes import ProcessName
+from infra.settings import RECORD, Settings
+from tests.support.eventually import eventually
+from tests.support.shared import cache_dir
+
+SUPERVISOR = ("-m", "tests.support.fake_supervisor")
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield an installation's folder; what runs in it is ended after the test."""
+    home = tmp_path / "home"
+    for name in list(os.environ):
+        if name.startswith("TAILRACE_") and not name.startswith("TAILRACE_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TAILRACE_HOME", str(home))
+    monkeypatch.setenv("TAILRACE_CACHE", str(cache_dir()))
+    monkeypatch.setenv("TAILRACE_START_TIMEOUT_S", "60")
+    # Tests beside this one would look at the same usual ports at the same moment.
+    servers = ("kafka", "kafka-controller", "postgres")
+    (home / "run").mkdir(parents=True)
+    (home / "run" / "ports.json").write_text(json.dumps({name: free_port() for name in servers}))
+    yield home
+    operator.take_down(Settings.load())
+
+
+@pytest.fixture
+def home(own_home: Path, monkeypatch: pytest.MonkeyPatch, kafka: str, postgres_url: str) -> Path:
+    """Return the folder of an installation that uses servers which run already: quicker."""
+    monkeypatch.setenv("TAILRACE_KAFKA_BOOTSTRAP", kafka)
+    monkeypatch.setenv("TAILRACE_DATABASE_URL", postgres_url)
+    return own_home
+
+
+def test_up_ends_when_everything_is_ready_and_down_ends_everything(own_home: Path) -> None:
+    """After `up` all answer; `status` says so; after `down` no process of the home is left."""
+    status = _up()
+
+    states = {line["name"]: line["state"] for line in status["processes"]}
+    assert states == {"kafka": "up", "postgres": "up", "one": "up", "two": "up"}
+    assert {line["name"]: line["lag"] for line in status["processes"]}["one"] == 7
+    shown = _cli("status")
+    assert shown.exit_code == 0
+    assert "kafka" in shown.output
+    assert "logs/one.log" in shown.output
+    names = [_name_of(line) for line in status["processes"]]
+
+    ended = _cli("down")
+
+    assert ended.output.strip() == "Ended: kafka, postgres, one, two"
+    assert not any(processes.is_alive(name) for name in names)
+    assert not (own_home / RECORD).exists()
+    assert _cli("status").exit_code == 3
+    assert _cli("down").output.strip() == "Nothing was running."
+
+
+def test_everybody_finds_the_running_system_without_configuration(own_home: Path) -> None:
+    """The record has addresses and password, and is for its owner only."""
+    status = _up()
+    ports = {line["name"]: line["port"] for line in status["processes"]}
+
+    settings = Settings.load()
+
+    assert settings.kafka_bootstrap == f"127.0.0.1:{ports['kafka']}"
+    assert settings.sources["kafka_bootstrap"] == "running"
+    assert f":{ports['postgres']}/" in settings.database_url
+    assert (own_home / RECORD).stat().st_mode & 0o777 == 0o600
+    for name in ("token", "runner-token"):
+        assert (own_home / "secrets" / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.usefixtures("own_home")
+def test_killed_servers_are_started_again_on_the_same_ports() -> None:
+    """Kill -9 of Kafka and PostgreSQL: they are back where their clients look for them."""
+    before = {line["name"]: line["port"] for line in _up()["processes"]}
+
+    for name in ("kafka", "postgres"):
+        ask(Settings.load().run_dir, {"op": "kill", "name": name})
+
+    for name in ("kafka", "postgres"):
+        line = eventually(
+            partial(_line, name, state="up", restarts=1),
+            timeout_ms=30_000,
+            what=f"{name} is up again",
+        )
+        assert line["port"] == before[name]
+
+
+@pytest.mark.usefixtures("own_home")
+def test_a_killed_supervisor_harms_nobody_and_the_next_one_takes_over() -> None:
+    """Kill -9 of it leaves all running; `up` goes on with the same processes, `down` ends them."""
+    status = _up()
+    names = [_name_of(line) for line in status["processes"]]
+    _kill_supervisor(status)
+    assert "these still run: one, two, postgres, kafka" in _cli("status").output
+
+    again = _up()
+    assert _pids(again) == _pids(status)
+    assert again["pid"] != status["pid"]
+
+    _kill_supervisor(again)
+    assert _cli("down").output.strip() == "Ended: one, two, postgres, kafka"
+    assert not any(processes.is_alive(name) for name in names)
+
+
+def test_a_port_that_a_stranger_has_is_an_error_only_if_the_user_fixed_it(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fixed port that is taken is named with its setting; otherwise a free one is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = stranger.getsockname()[1]
+        monkeypatch.setenv("TAILRACE_POSTGRES_PORT", str(taken))
+        with pytest.raises(EmbeddedError, match=f"Port {taken} of 127.0.0.1.*postgres.*is used"):
+            _up()
+        monkeypatch.delenv("TAILRACE_POSTGRES_PORT")
+        (own_home / "run" / "ports.json").write_text(json.dumps({"postgres": taken}))
+
+        status = _up()
+
+    ports = {line["name"]: line["port"] for line in status["processes"]}
+    assert ports["postgres"] != taken
+
+
+def test_a_tampered_jar_stops_up_before_anything_is_started(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The jar is named with the sum that it should have and the one that it has."""
+    jars.fetch(cache_dir())
+    cache = tmp_path / "cache"
+    folder = jars.jars_dir(cache)
+    folder.mkdir(parents=True)
+    for jar in jars.wanted_jars():
+        (folder / jar.name).symlink_to(jars.jars_dir(cache_dir()) / jar.name)
+    victim = next(jar for jar in jars.wanted_jars() if jar.name.startswith("slf4j"))
+    (folder / victim.name).unlink()
+    (folder / victim.name).write_bytes(b"not a jar")
+    monkeypatch.setenv("TAILRACE_CACHE", str(cache))
+
+    failed = _cli("up")
+
+    assert failed.exit_code == 1
+    assert f"{victim.name} is not the file that Tailrace was made with" in failed.output
+    assert victim.sha256 in failed.output
+    assert not operator.has_supervisor(Settings.load())
+    assert not (own_home / "kafka").exists()
+
+
+@pytest.mark.usefixtures("home")
+def test_up_again_changes_nothing() -> None:
+    """`up` on a running system starts nothing anew."""
+    before, again = _pids(_up()), _pids(_up())
+
+    assert before == again
+
+
+@pytest.mark.usefixtures("home")
+def test_a_killed_service_is_started_again_and_counted() -> None:
+    """Kill -9 of a service: another process takes its place, and status counts it."""
+    before = _pids(_up())
+    os.kill(before["one"], signal.SIGKILL)
+
+    line = eventually(lambda: _line("one", state="up", restarts=1), what="one is up again")
+
+    assert line["pid"] != before["one"]
+    assert _pids(_up())["two"] == before["two"]
+
+
+def test_a_crash_loop_backs_off_and_is_shown_with_its_log(home: Path) -> None:
+    """`up` on a service that always crashes ends with its name, exit code and last words."""
+    (home / "one.mode").write_text("crash", encoding="ascii")
+
+    with pytest.raises(EmbeddedError) as error:
+        _up()
+
+    assert "one: crashed: ended with exit code 3" in str(error.value)
+    assert "one crashes because the test says so" in str(error.value)
+    shown = _cli("status")
+    assert shown.exit_code == 1
+    assert "times in a row" in shown.output
+    (home / "one.mode").write_text("ok", encoding="ascii")
+    eventually(lambda: _line("one", state="up"), timeout_ms=40_000, what="one is well again")
+
+
+def test_a_service_that_is_not_ready_makes_the_system_degraded(home: Path) -> None:
+    """The reason that /readyz gives is what status shows; the process is left alone."""
+    before = _pids(_up())
+    (home / "two.mode").write_text("unready", encoding="ascii")
+
+    line = eventually(lambda: _line("two", state="degraded"), what="two is degraded")
+
+    assert line["detail"] == "degraded: the test says so"
+    assert line["pid"] == before["two"]
+    assert _cli("status").exit_code == 1
+
+
+@pytest.mark.usefixtures("home")
+def test_without_restart_a_dead_service_stays_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TAILRACE_RESTART=off: for watching how the others get on without it."""
+    monkeypatch.setenv("TAILRACE_RESTART", "off")
+    os.kill(_pids(_up())["one"], signal.SIGKILL)
+
+    line = eventually(lambda: _line("one", state="failed"), what="one has failed")
+
+    assert line["pid"] is None
+    assert "restarting is switched off" in line["detail"]
+
+
+def test_servers_of_the_user_are_not_started(home: Path) -> None:
+    """With Kafka and PostgreSQL named in the settings, only the services are started."""
+    assert set(_pids(_up())) == {"one", "two"}
+    assert not (home / "kafka").exists()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_supervisor_of_another_version_is_not_mixed_with_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After an upgrade `up` says to take the old system down first."""
+    _up()
+    monkeypatch.setattr(operator, "VERSION", "9.9.9")
+
+    with pytest.raises(EmbeddedError, match=r"version 0.*this is version 9\.9\.9.*tailrace down"):
+        _up()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_full_disk_is_told_before_anything_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message has the free and the needed space, and what to do."""
+    monkeypatch.setattr(operator, "SPACE_FIRST_START_MB", 10**9)
+
+    with pytest.raises(EmbeddedError, match=r"MiB free; starting needs.*TAILRACE_HOME"):
+        _up()
+
+
+def test_a_wrong_setting_ends_each_command_with_its_place(home: Path) -> None:
+    """No traceback: the file, the key and what is expected."""
+    (home / "tailrace.toml").write_text("cells = 'two'\n", encoding="utf-8")
+
+    failed = _cli("up")
+
+    assert failed.exit_code == 1
+    assert "tailrace.toml: the setting `cells` is 'two'; expected a whole number" in failed.output
+    (home / "tailrace.toml").unlink()
+
+
+def _up() -> Status:
+    def ignore(*_: object) -> None:
+        """Show nothing."""
+
+    listener = Listener(say=ignore, downloaded=ignore, waiting=ignore)
+    return operator.bring_up(Settings.load(), listener, supervisor=SUPERVISOR)
+
+
+def _kill_supervisor(status: Status) -> None:
+    os.kill(status["pid"], signal.SIGKILL)
+    eventually(lambda: not operator.has_supervisor(Settings.load()), what="the supervisor is gone")
+
+
+def _cli(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def _pids(status: Status) -> dict[str, int]:
+    return {line["name"]: line["pid"] for line in status["processes"]}
+
+
+def _name_of(line: dict[str, Any]) -> ProcessName:
+    name = processes.name_of(line["pid"])
+    assert name is not None
+    return name
+
+
+def _line(name: str, *, state: str, restarts: int | None = None) -> dict[str, Any] | None:
+    status = operator.status_of(Settings.load())
+    lines = status["processes"] if status else []
+    return next(
+        (
+            line
+            for line in lines
+            if line["name"] == name
+            and line["state"] == state
+            and (restarts is None or line["restarts"] == restarts)
+        ),
+        None,
+    )
