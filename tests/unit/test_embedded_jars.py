@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
 
 from infra.embedded import jars
-from infra.embedded.errors import ChecksumError, DiskFullError
+from infra.embedded.errors import ChecksumError, DiskFullError, DownloadError
 from infra.embedded.jars import Jar, class_path, jars_dir, wanted_jars
 
 
@@ -87,7 +88,7 @@ def test_fetching_needs_room_for_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk is told before the first byte is fetched."""
-    monkeypatch.setattr(jars.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 5}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 5}))
 
     with pytest.raises(DiskFullError, match=r"MiB free; Kafka's jars need \d+ MiB"):
         jars.fetch(tmp_path)
@@ -105,7 +106,7 @@ def test_a_download_that_differs_is_thrown_away(
 
     monkeypatch.setattr(jars, "_download", page)
 
-    with pytest.raises(ChecksumError, match="please|login page|proxy"):
+    with pytest.raises(ChecksumError, match="a login page"):
         jars.fetch(tmp_path)
 
     assert list(jars_dir(tmp_path).iterdir()) == []
@@ -122,7 +123,7 @@ def test_no_network_is_told_with_what_to_do(
 
     monkeypatch.setattr(jars, "_download", unreachable)
 
-    with pytest.raises(jars.DownloadError, match=r"no route to host[\s\S]*Check the network"):
+    with pytest.raises(DownloadError, match=r"no route to host[\s\S]*Check the network"):
         jars.fetch(tmp_path)
 
 
@@ -131,9 +132,13 @@ def test_progress_counts_a_failed_try_back() -> None:
     seen: list[int] = []
     meter = jars._Meter(total=100, progress=lambda _name, done, _total: seen.append(done))  # noqa: SLF001
 
-    with pytest.raises(OSError, match="cut"), meter.track("a.jar", 100) as update:
-        update(60)
-        raise OSError("cut")
+    def cut_off() -> None:
+        with meter.track("a.jar", 100) as update:
+            update(60)
+            raise OSError("cut")
+
+    with pytest.raises(OSError, match="cut"):
+        cut_off()
     with meter.track("a.jar", 100) as update:
         update(100)
 

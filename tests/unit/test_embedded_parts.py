@@ -43,7 +43,7 @@ def test_a_process_writes_its_own_name_before_it_runs(tmp_path: Path) -> None:
     assert ProcessName.from_file(tmp_path / "pid") is None
 
 
-def test_a_recycled_pid_is_another_process(tmp_path: Path) -> None:
+def test_a_recycled_pid_is_another_process() -> None:
     """Same pid, other start: never signalled, since it is a stranger."""
     ours = processes.name_of(os.getpid())
     assert ours is not None
