@@ -63,7 +63,9 @@ def parse_environment(text: str | bytes) -> Entries:
         return entries
     return Entries(
         {name: value for name, value in entries.values.items() if name not in blocked},
-        tuple(f"Can't store {name} output parameter using '$GITHUB_ENV' command." for name in blocked),
+        tuple(
+            f"Can't store {name} output parameter using '$GITHUB_ENV' command." for name in blocked
+        ),
     )
 
 

@@ -17,6 +17,7 @@ UNSECURE_COMMANDS = "ACTIONS_ALLOW_UNSECURE_COMMANDS"
 UNSECURE_TOKENS = "ACTIONS_ALLOW_UNSECURE_STOPCOMMAND_TOKENS"
 _ANNOTATION_LEVELS = frozenset({"error", "warning", "notice"})
 _NOT_TOKENS = frozenset({"pause-logging"})
+_DIGITS_MAX = 9
 
 Level = Literal["error", "warning", "notice"]
 
@@ -67,10 +68,10 @@ class CommandProcessor:
             return Outcome()
         name = command.name
         if name in _ANNOTATION_LEVELS:
-            return Outcome(True, command, annotation=_annotation(command))
+            return Outcome(processed=True, command=command, annotation=_annotation(command))
         error = self._carry_out(command)
         shown = self.echo or name in ("group", "endgroup", "debug")
-        return Outcome(True, command, error, output=None if shown else "")
+        return Outcome(processed=True, command=command, error=error, output=None if shown else "")
 
     def _stopped(self, line: str) -> Outcome:
         token = self.stop_token or ""
@@ -78,7 +79,7 @@ class CommandProcessor:
         if command is None:
             return Outcome()
         self.stop_token = None
-        return Outcome(True, command, output=None if self.echo else "")
+        return Outcome(processed=True, command=command, output=None if self.echo else "")
 
     def _carry_out(self, command: Command) -> str | None:
         """Changes the state; returns why the step fails, if it does."""
@@ -95,6 +96,8 @@ class CommandProcessor:
                 return _store(self.outputs, command)
             case "save-state":
                 return _store(self.state, command)
+            case _:
+                pass
         return None
 
     def _stop(self, token: str) -> str | None:
@@ -183,13 +186,16 @@ def annotation_properties(given: Mapping[str, str]) -> dict[str, str]:
             result[start] = result[end]
     line, end_line = numbers["line"], numbers["endLine"]
     column, end_column = numbers["col"], numbers["endColumn"]
-    if line is None or (end_line is not None and end_line != line):
+    several_lines = line is None or (end_line is not None and end_line != line)
+    if several_lines or _runs_backwards(column, end_column):
         _drop(result, "col", "endColumn")
-    elif column is not None and end_column is not None and end_column < column:
-        _drop(result, "col", "endColumn")
-    if line is not None and end_line is not None and end_line < line:
+    if _runs_backwards(line, end_line):
         _drop(result, "line", "endLine")
     return result
+
+
+def _runs_backwards(start: int | None, end: int | None) -> bool:
+    return start is not None and end is not None and end < start
 
 
 def _drop(values: dict[str, str], *names: str) -> None:
@@ -199,4 +205,4 @@ def _drop(values: dict[str, str], *names: str) -> None:
 
 def _integer(text: str | None) -> int | None:
     text = (text or "").strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schemas.workflow.errors import LanguageError
@@ -62,7 +63,7 @@ class Cron:
     def interval_minutes_min(self) -> int:
         """The shortest time between two ticks of a day."""
         ticks = [hour * 60 + minute for hour in self.hours for minute in self.minutes]
-        gaps = [after - before for before, after in zip(ticks, ticks[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(ticks)]
         if self.hours[0] == 0 and self.hours[-1] == _HOUR.high:
             gaps.append(ticks[0] + 24 * 60 - ticks[-1])
         return min(gaps, default=24 * 60)
@@ -175,20 +176,12 @@ def _instant(local: datetime, where: ZoneInfo) -> datetime:
     due = local.replace(tzinfo=where).astimezone(UTC)
     if due.astimezone(where).replace(tzinfo=None) == local:
         return due
-    # In a gap: the last instant before it is when the offsets change.
-    before = local.replace(tzinfo=where, fold=0).utcoffset()
-    after = local.replace(tzinfo=where, fold=1).utcoffset()
-    assert before is not None
-    assert after is not None
-    low = (local - max(before, after)).replace(tzinfo=UTC) - timedelta(hours=1)
-    high = low + timedelta(hours=4)
-    low_offset = low.astimezone(where).utcoffset()
+    # In a gap. The clock changes somewhere in the day around it: find the first instant after.
+    low, high = due - timedelta(days=1), due + timedelta(days=1)
     while high - low > timedelta(seconds=1):
         middle = low + (high - low) / 2
-        if middle.astimezone(where).utcoffset() == low_offset:
+        if middle.astimezone(where).replace(tzinfo=None) < local:
             low = middle
         else:
             high = middle
-    return high.replace(second=0, microsecond=0) + (
-        timedelta(minutes=1) if high.second or high.microsecond else timedelta()
-    )
+    return (high + timedelta(milliseconds=500)).replace(microsecond=0)

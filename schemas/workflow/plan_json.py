@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import MISSING, fields
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from schemas.workflow.errors import LanguageError
@@ -56,9 +56,8 @@ _NESTED: dict[type, dict[str, tuple[str, type | None]]] = {
     CallPlan: {"inputs": ("map", InputPlan), "concurrency": ("one", ConcurrencyPlan)},
     InputPlan: {"options": ("tuple", None)},
     RetryPlan: {"on": ("tuple", None)},
-    EventPlan: {
-        name: ("tuple", None)
-        for name in (
+    EventPlan: dict.fromkeys(
+        (
             "types",
             "branches",
             "branches_ignore",
@@ -67,8 +66,9 @@ _NESTED: dict[type, dict[str, tuple[str, type | None]]] = {
             "paths",
             "paths_ignore",
             "workflows",
-        )
-    },
+        ),
+        ("tuple", None),
+    ),
 }
 
 
@@ -76,8 +76,8 @@ class PlanFormatError(LanguageError):
     """The text is no plan of this version; it was written by another one or is damaged."""
 
 
-@lru_cache(maxsize=None)
-def _defaults(cls: type) -> tuple[tuple[str, Any], ...]:
+@cache
+def _defaults(cls: Any) -> tuple[tuple[str, Any], ...]:
     """The fields of a class with their defaults, in order."""
     found = []
     for item in fields(cls):
@@ -136,7 +136,7 @@ def _dumps(document: dict[str, Any]) -> str:
 
 def _encode(plan: object) -> dict[str, Any]:
     encoded: dict[str, Any] = {}
-    cls = type(plan)
+    cls: Any = type(plan)
     nested = _NESTED.get(cls, {})
     for name, default in _defaults(cls):
         value = getattr(plan, name)
@@ -170,7 +170,7 @@ def _decode(cls: type[_Plan], document: dict[str, Any]) -> _Plan:
     return cls(**document)
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
+def _finite(value: Any) -> Any:
     """Wraps NaN and the infinities, which JSON lacks; keys like the wrapping get a `$` more."""
     if isinstance(value, float) and not math.isfinite(value):
         return {_NON_FINITE: str(value)}
@@ -185,7 +185,7 @@ def _escaped(key: str) -> str:
     return "$" + key if key.lstrip("$") == _NON_FINITE[1:] and key[:1] == "$" else key
 
 
-def _restore(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
+def _restore(value: Any) -> Any:
     if isinstance(value, list):
         return [_restore(item) for item in value]
     if isinstance(value, dict):

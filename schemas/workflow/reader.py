@@ -22,7 +22,7 @@ DEPTH_MAX = 50
 NODES_MAX = 100_000
 
 try:
-    from yaml.cyaml import CParser as _Parser
+    from yaml._yaml import CParser as _Parser
 except ImportError:  # a PyYAML built without libyaml; slower, and it refuses some valid texts
     from yaml import Loader as _Parser  # type: ignore[assignment]
 
@@ -185,6 +185,7 @@ class _Reader:
                 continue
             if root is not None:
                 mark = event.start_mark
+                assert mark is not None  # noqa: S101 -- events from a parser have marks
                 self._problem(mark.line + 1, mark.column + 1, "only one document is allowed")
                 return root
             root = self._node(next_event(), next_event, 1)
@@ -280,7 +281,8 @@ class _Reader:
         elif tag != "!":
             hint = None
             if tag.startswith("!") and not tag.startswith("!!"):
-                hint = f'`!` starts a YAML tag; put the value in quotes: "{tag}{text and " "}{text}"'
+                whole = f"{tag} {text}".strip()
+                hint = f'`!` starts a YAML tag; put the value in quotes: "{whole}"'
             self._problem(line, column, f"the tag '{_shown(tag)}' is not supported", hint)
         return ScalarNode(value, text, line, column, style)
 
@@ -333,9 +335,7 @@ def _simple_scalar(event: _AnyEvent) -> ScalarNode:
     if event.style:
         return ScalarNode(text, text, mark.line + 1, mark.column + 1, event.style)
     typed = not text or text[0] in _MAYBE_TYPED
-    return ScalarNode(
-        resolve(text) if typed else text, text, mark.line + 1, mark.column + 1, None
-    )
+    return ScalarNode(resolve(text) if typed else text, text, mark.line + 1, mark.column + 1, None)
 
 
 def _shown(tag: str) -> str:

@@ -36,12 +36,7 @@ def secret_names(job: JobPlan, plan: WorkflowPlan | None = None) -> tuple[str, .
 def _expressions(value: object) -> Iterator[Expression]:
     """Every expression in a plan or in a part of one; a malformed one has no secrets to give."""
     if isinstance(value, str):
-        if OPEN in value:
-            try:
-                template = parse_template(value)
-            except ExpressionError:
-                return
-            yield from (part.expression for part in template.expressions)
+        yield from _of_text(value)
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _expressions(item)
@@ -51,11 +46,18 @@ def _expressions(value: object) -> Iterator[Expression]:
             yield from _expressions(item)
     elif is_dataclass(value):
         for item in fields(value):
-            inner = getattr(value, item.name)
-            if item.name == "condition":
-                yield from _condition(inner)
-            else:
-                yield from _expressions(inner)
+            find = _condition if item.name == "condition" else _expressions
+            yield from find(getattr(value, item.name))
+
+
+def _of_text(text: str) -> Iterator[Expression]:
+    if OPEN not in text:
+        return
+    try:
+        template = parse_template(text)
+    except ExpressionError:
+        return
+    yield from (part.expression for part in template.expressions)
 
 
 def _condition(text: str | None) -> Iterator[Expression]:

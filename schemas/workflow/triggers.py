@@ -56,7 +56,7 @@ def match(on: Triggers, trigger: Trigger) -> TriggerDecision:
     """Decides whether a workflow with these triggers runs."""
     event = on.event(trigger.event)
     if event is None:
-        return TriggerDecision(False, f"on: does not list {trigger.event}")
+        return TriggerDecision(runs=False, reason=f"on: does not list {trigger.event}")
     reason = (
         _skipped(trigger)
         or _unwanted_type(event, trigger)
@@ -66,9 +66,9 @@ def match(on: Triggers, trigger: Trigger) -> TriggerDecision:
         or _unwanted_paths(event, trigger)
     )
     if reason:
-        return TriggerDecision(False, reason)
+        return TriggerDecision(runs=False, reason=reason)
     action = f" ({trigger.action})" if trigger.action else ""
-    return TriggerDecision(True, f"on: lists {trigger.event}{action}")
+    return TriggerDecision(runs=True, reason=f"on: lists {trigger.event}{action}")
 
 
 def skips_ci(commit_message: str) -> bool:
@@ -205,7 +205,7 @@ def _default(spec: InputPlan) -> Value:
 
 def _typed(spec: InputPlan, value: Value) -> Value:
     if isinstance(value, (list, dict)):
-        raise ValueError("must be a single value")
+        raise ValueError("must be a single value")  # noqa: TRY004 -- told to the user as one
     if spec.type == "boolean":
         if isinstance(value, bool):
             return value

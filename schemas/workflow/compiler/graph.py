@@ -99,35 +99,51 @@ def _path(jobs: list[JobPlan], start: str, end: str, component: Mapping[str, int
 
 
 def _components(edges: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """Strongly connected components (Tarjan, without recursion); alone means no cycle.
+    """The strongly connected component of each job (Tarjan, without recursion).
 
-    A job that needs itself shares its component with itself, so that is found as well.
+    A job that needs itself is in one component with itself, so that is found as well.
     """
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    component: dict[str, int] = {}
-    path: list[str] = []
+    search = _Search(edges)
     for root in edges:
-        if root in index:
-            continue
+        if root not in search.index:
+            search.visit(root)
+    return search.component
+
+
+class _Search:
+    """Tarjan's search; `work` holds jobs with the position of the need to look at next."""
+
+    def __init__(self, edges: Mapping[str, tuple[str, ...]]) -> None:
+        self.edges = edges
+        self.index: dict[str, int] = {}
+        self.low: dict[str, int] = {}
+        self.component: dict[str, int] = {}
+        self.path: list[str] = []
+
+    def visit(self, root: str) -> None:
+        """Finds the components of everything that a job leads to."""
         work: list[tuple[str, int]] = [(root, 0)]
         while work:
             node, position = work.pop()
-            if node not in index:
-                index[node] = low[node] = len(index)
-                path.append(node)
-            for offset in range(position, len(edges[node])):
-                need = edges[node][offset]
-                if need not in index:
+            if node not in self.index:
+                self.index[node] = self.low[node] = len(self.index)
+                self.path.append(node)
+            for offset in range(position, len(self.edges[node])):
+                need = self.edges[node][offset]
+                if need not in self.index:
                     work.extend(((node, offset), (need, 0)))
                     break
-                if need not in component:
-                    low[node] = min(low[node], low[need])
+                if need not in self.component:
+                    self.low[node] = min(self.low[node], self.low[need])
             else:
-                if low[node] == index[node]:
-                    while True:
-                        member = path.pop()
-                        component[member] = index[node]
-                        if member == node:
-                            break
-    return component
+                self._close(node)
+
+    def _close(self, node: str) -> None:
+        """Takes a component off the path when its first job is done."""
+        if self.low[node] != self.index[node]:
+            return
+        while True:
+            member = self.path.pop()
+            self.component[member] = self.index[node]
+            if member == node:
+                return

@@ -54,7 +54,7 @@ def read_job(
     defaults: DefaultsPlan,
     permissions: Permissions | None,
 ) -> JobPlan | None:
-    """One job; `defaults` and `permissions` are the workflow's, which hold unless it has its own."""
+    """One job; `defaults` and `permissions` are the workflow's, for a job without its own."""
     if not isinstance(node, MappingNode):
         check.report(node, f"the job '{job_id}' must be a mapping", rule="jobs")
         return None

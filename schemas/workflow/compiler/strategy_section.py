@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from schemas.workflow.compiler.check import Check
 from schemas.workflow.expressions.template import OPEN
 from schemas.workflow.expressions.values import Value
@@ -97,5 +95,5 @@ def _dynamic(value: Value) -> bool:
     if isinstance(value, list):
         return any(map(_dynamic, value))
     if isinstance(value, dict):
-        return any(OPEN in key or _dynamic(cast("Value", item)) for key, item in value.items())
+        return any(OPEN in key or _dynamic(item) for key, item in value.items())
     return False

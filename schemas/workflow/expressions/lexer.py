@@ -21,7 +21,7 @@ _RUN = re.compile(r"[^\s(\[)\],.!<>=&|]+")
 _NUMBER_RUN = re.compile(r"[^\s(\[)\],!<>=&|]+")
 _STRING = re.compile(r"'((?:[^']|'')*)'")
 _OPERATOR = re.compile(r"&&|\|\||==|!=|<=|>=|[()\[\],.!<>*]")
-_KEYWORDS: dict[str, None | bool | float] = {
+_KEYWORDS: dict[str, bool | float | None] = {
     "true": True,
     "false": False,
     "null": None,
@@ -39,7 +39,7 @@ class Token:
     kind: TokenKind
     text: str
     offset: int
-    value: None | bool | int | float | str = None
+    value: bool | int | float | str | None = None
 
 
 def tokenize(text: str) -> list[Token]:

@@ -1,0 +1,1 @@
+"""Runs a folder of language cases: `python -m tests.conformance DIR [--json]`."""

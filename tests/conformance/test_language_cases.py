@@ -1,0 +1,33 @@
+"""The shared language cases, set by set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.sets import SETS, NamedSet
+
+
+@pytest.fixture(scope="module")
+def cases() -> Path:
+    """Return the folder of the cases; absent is a failure unless it is switched off."""
+    named = os.environ.get("TAILRACE_SHARED", str(Path(__file__).parents[2] / ".." / "shared"))
+    if named == "none":
+        pytest.skip("TAILRACE_SHARED is none: there are no language cases to run")
+    folder = Path(named) / "conformance"
+    assert folder.is_dir(), (
+        f"{folder} is missing: set TAILRACE_SHARED to the folder with the cases, or to none"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("case_set", SETS, ids=lambda case_set: case_set.name)
+def test_every_case_gives_what_it_expects(case_set: NamedSet, cases: Path) -> None:
+    """No case of the set fails, and there are some."""
+    outcomes = list(case_set.outcomes(cases))
+
+    failed = [f"{outcome.id}: {outcome.detail}" for outcome in outcomes if not outcome.passed]
+    assert outcomes
+    assert failed == []
