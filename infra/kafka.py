@@ -374,6 +374,11 @@ class CellMember:
             _is_error(message)
         return set(self.owned)
 
+    @property
+    def joined(self) -> bool:
+        """Whether the group knows this member."""
+        return bool(self._consumer.memberid())
+
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.incremental_assign(partitions)
         # membership only: the cell's records are read by a reader of their own from the

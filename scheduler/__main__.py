@@ -11,13 +11,13 @@ import socket
 import sys
 import threading
 
+from infra import VERSION
 from infra.clock import SystemClock
 from infra.health import HealthServer
 from infra.kafka import Admin, CellMember, KafkaLog
 from infra.log import FencedError, LogError
 from infra.settings import Settings
 from infra.telemetry import configure_logging
-from infra import VERSION
 from scheduler.shell import CellShell, HeldError
 from schemas.topics import EVENTS
 
@@ -91,21 +91,27 @@ class Membership:
         self._bootstrap = bootstrap
         self._client_id = client_id
         self._member = CellMember(bootstrap, client_id, GROUP, EVENTS)
+        self._announced = False
         self.owned: dict[int, Ownership] = {}
 
     def step(self) -> None:
         """Serve the group once, and take and release cells as it says."""
         wanted = self._member.poll(POLL_MS)
+        if self._member.joined and not self._announced:
+            self._announced = True
+            logger.info("joined the group, %s", "active" if wanted else "standing by")
         if any(ownership.fenced for ownership in self.owned.values()):
             self._rejoin()
             return
         for number in set(self.owned) - wanted:
             self.owned.pop(number).stop()
+            logger.info("released cell %d", number)
         for number in sorted(wanted - set(self.owned)):
             self.owned[number] = Ownership(self._bootstrap, self._client_id, number)
 
     def _rejoin(self) -> None:
         self.close()
+        self._announced = False
         self._member = CellMember(self._bootstrap, self._client_id, GROUP, EVENTS)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from schemas.codec import EVENTS as CODEC
 from schemas.codec import LANES as LANE_CODEC
 from schemas.codec import CodecError, event_headers, event_id
 from schemas.events import DeadlinePassed, Event, SchedulerStarted
-from schemas.topics import EVENTS, lane_topic
+from schemas.topics import EVENTS, SCHEDULER_STATE, lane_topic
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +91,7 @@ class CellShell:
             host=self.host,
         )
         tombstones = [
-            Append(changelog.SCHEDULER_STATE, self.number, key.encode(), None)
-            for key in restored.obsolete
+            Append(SCHEDULER_STATE, self.number, key.encode(), None) for key in restored.obsolete
         ]
         self._commit([self._decision(started, self.next_offset - 1, 0, now_ms), *tombstones])
         logger.info(

@@ -13,7 +13,7 @@ import io
 import json
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
@@ -29,6 +29,7 @@ R = TypeVar("R")
 Headers = list[tuple[str, bytes]]
 
 _MAGIC = 0
+_TYPE_KEYS = ("type", "items", "values")
 _PREFIX_BYTES = 5
 _PRESENT = b"\x02"  # union index 1, zigzag
 _NULLS = bytes(1024)
@@ -218,18 +219,63 @@ class TopicCodec(Generic[R]):
 
 
 class _Version:
-    """One schema version, taken apart into its columns and its branches."""
+    """One schema version, taken apart into its columns and its branches.
+
+    Each part is made self-contained: fastavro copies the table of named types with every call,
+    and with one table for all kinds that copy would cost more than the record.
+    """
 
     def __init__(self, schema_id: int, schema: dict[str, Any]) -> None:
         self.prefix = bytes([_MAGIC]) + schema_id.to_bytes(4, "big")
-        named: dict[str, Any] = {}
         plain = _without_logical_types(schema)
+        definitions = dict(_definitions(plain))
         columns = [field for field in plain["fields"] if not _is_branch(field)]
         branches = [field for field in plain["fields"] if _is_branch(field)]
-        self.columns = parse_schema({**plain, "name": "Columns", "fields": columns}, named)
-        self.branches = [parse_schema(field["type"][1], named) for field in branches]
+        whole = {**plain, "name": "Columns", "fields": columns}
+        self.columns = parse_schema(_self_contained(whole, definitions, set()), {})
+        self.branches = [
+            parse_schema(_self_contained(field["type"][1], definitions, set()), {})
+            for field in branches
+        ]
         self.names = [field["name"] for field in branches]
         self.index = {name: number for number, name in enumerate(self.names)}
+
+
+def _definitions(schema: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every record that the schema defines, by its name."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "record":
+            yield schema["name"], schema
+        for value in schema.values():
+            yield from _definitions(value)
+    elif isinstance(schema, list):
+        for item in schema:
+            yield from _definitions(item)
+
+
+def _self_contained(schema: Any, definitions: Mapping[str, Any], seen: set[str]) -> Any:
+    """Return a part of a schema with each named type defined where it is first used."""
+    if isinstance(schema, str) and schema in definitions and schema not in seen:
+        return _self_contained(definitions[schema], definitions, seen)
+    if isinstance(schema, list):
+        return [_self_contained(item, definitions, seen) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "record":
+        if schema["name"] in seen:
+            return schema["name"]
+        seen.add(schema["name"])
+        fields = [
+            {**field, "type": _self_contained(field["type"], definitions, seen)}
+            for field in schema["fields"]
+        ]
+        return {**schema, "fields": fields}
+    return {
+        key: _self_contained(value, definitions, seen)
+        if key in ("type", "items", "values")
+        else value
+        for key, value in schema.items()
+    }
 
 
 def _is_branch(field: Mapping[str, Any]) -> bool:

@@ -10,13 +10,13 @@ from scheduler.core.evolve import number_name
 from scheduler.core.index import Index
 from scheduler.core.outputs import Cause, Output
 from scheduler.core.state import Delivery, Outcome, Repository, State
+from scheduler.core.view import plan_view
 from schemas import events as e
 from schemas.codec import event_id
 from schemas.ids import job_id, run_id
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_template
 from schemas.workflow.plan import JobPlan, WorkflowPlan
-from schemas.workflow.plan_json import plan_from_json
 
 GIT_UNREACHABLE = "infra.git_unreachable"
 _FORK_EVENTS = ("pull_request", "pull_request_review", "pull_request_review_comment")
@@ -73,7 +73,7 @@ def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterat
             yield _rejected(state, delivery, outcome, outcome.problems, cause)
             continue
         try:
-            plan = plan_from_json(outcome.plan_json or "")
+            plan = plan_view(outcome.plan_json or "").plan
         except LanguageError as error:
             problems = ((outcome.path, 1, 1, str(error)),)
             yield _rejected(state, delivery, outcome, problems, cause)

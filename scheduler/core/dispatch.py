@@ -76,6 +76,7 @@ def _assign(
     yield assigned
     view = index.view(state, run.run_id)
     plan = view.jobs[job.key]
+    job_json, secrets = view.for_runner(job.key)
     yield Order(
         pool=runner.pool,
         lane=runner.lane,
@@ -89,9 +90,9 @@ def _assign(
             run_id=run.run_id,
             delivery_id=run.delivery_id,
             name=job.name,
-            job_json=view.job_json(job.key),
+            job_json=job_json,
             contexts_json=view.contexts_json(state, run, job),
-            secrets=view.secret_names(job.key),
+            secrets=secrets,
             secrets_allowed=not run.fork,
             payload_uri=view.row.payload_uri,
             events_partition=cell,

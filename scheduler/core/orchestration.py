@@ -67,7 +67,9 @@ def _resolve(state: State, index: Index, run: Run, job: Job, cause: Cause) -> It
     view = index.view(state, run.run_id)
     caller = state.jobs.get(job.caller)
     try:
-        if (caller is not None and caller.phase is JobPhase.DONE) or not view.holds(state, run, job):
+        if (caller is not None and caller.phase is JobPhase.DONE) or not view.holds(
+            state, run, job
+        ):
             yield from _end_unrun(state, index, run, job, cause)
         elif (legs := view.legs(state, run, job)) is not None:
             yield from _expand(state, index, run, job, legs, cause)

@@ -6,15 +6,15 @@ Derived from the `Plan` row and made once a run; everything here is a function o
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-
-from schemas.workflow.secrets import secret_names
 
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_condition, evaluate_value, to_string
 from schemas.workflow.matrix import Leg, leg_name
 from schemas.workflow.plan import JobPlan, WorkflowPlan
 from schemas.workflow.plan_json import job_to_json, plan_from_json
+from schemas.workflow.secrets import secret_names
 from schemas.workflow.status import JobScope
 from schemas.workflow.strategy import Strategy, resolve_strategy
 
@@ -23,23 +23,50 @@ if TYPE_CHECKING:
 
 TIMEOUT_MINUTES_DEFAULT = 360
 _MINUTE_MS = 60_000
+PLANS_CACHED = 256
 
 
-class RunView:
-    """The parsed plan of one run."""
+class PlanView:
+    """A parsed plan with what follows from it alone; runs of one workflow text share it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, text: str) -> None:
         """Parse; raises PlanFormatError for a plan of another format."""
-        self.row = plan
-        self.plan: WorkflowPlan = plan_from_json(plan.plan_json)
+        self.plan: WorkflowPlan = plan_from_json(text)
         self.jobs: dict[str, JobPlan] = {job.id: job for job in self.plan.jobs}
         self.dependents: dict[str, list[str]] = {job.id: [] for job in self.plan.jobs}
         for job in self.plan.jobs:
             for need in job.needs:
                 self.dependents[need].append(job.id)
+        self.ancestors = {job.id: self.plan.ancestors(job.id) for job in self.plan.jobs}
+        self._for_runner: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+    def for_runner(self, key: str) -> tuple[str, tuple[str, ...]]:
+        """Return (the job as JSON, the names of the secrets it mentions), made once."""
+        found = self._for_runner.get(key)
+        if found is None:
+            job = self.jobs[key]
+            found = self._for_runner[key] = job_to_json(job), secret_names(job, self.plan)
+        return found
+
+
+@lru_cache(maxsize=PLANS_CACHED)
+def plan_view(text: str) -> PlanView:
+    """Return the view of a plan text; raises PlanFormatError."""
+    return PlanView(text)
+
+
+class RunView:
+    """One run's plan with its contexts."""
+
+    def __init__(self, row: Plan) -> None:
+        """Look at a `Plan` row; raises PlanFormatError."""
+        self.row = row
+        shared = plan_view(row.plan_json)
+        self.plan, self.jobs = shared.plan, shared.jobs
+        self.dependents, self.ancestors = shared.dependents, shared.ancestors
+        self._shared = shared
         self._github: dict[str, Value] | None = None
-        self._inputs: dict[str, Value] = json.loads(plan.inputs_json or "{}")
-        self._job_json: dict[str, str] = {}
+        self._inputs: dict[str, Value] = json.loads(row.inputs_json) if row.inputs_json else {}
         self._github_json = ""
 
     # ----------------------------------------------------------------- contexts
@@ -110,7 +137,7 @@ class RunView:
         """Say whether the job's `if` holds now; raises LanguageError."""
         results = {
             self.jobs[key].local_id: state.jobs[f"{run.run_id}.{key}"].result
-            for key in self.plan.ancestors(job.key)
+            for key in self.ancestors[job.key]
         }
         cancelled = bool(run.cancel or job.cancel)
         return evaluate_condition(
@@ -246,16 +273,9 @@ class RunView:
 
     # ----------------------------------------------------------------- what a runner gets
 
-    def job_json(self, key: str) -> str:
-        """Return the job's plan as an assignment carries it."""
-        text = self._job_json.get(key)
-        if text is None:
-            text = self._job_json[key] = job_to_json(self.jobs[key])
-        return text
-
-    def secret_names(self, key: str) -> tuple[str, ...]:
-        """Return the names of secrets that the job mentions."""
-        return secret_names(self.jobs[key], self.plan)
+    def for_runner(self, key: str) -> tuple[str, tuple[str, ...]]:
+        """Return (the job as JSON, the names of the secrets it mentions)."""
+        return self._shared.for_runner(key)
 
     def contexts_json(self, state: State, run: Run, job: Job) -> str:
         """Return the runner's contexts; the github part is written once a run."""
