@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import click
+
 if TYPE_CHECKING:
     from infra.cli.client import Client
 
@@ -12,10 +14,14 @@ __all__ = ["connect", "part"]
 
 
 def connect(*, timeout_s: float = 30.0) -> Client:
-    """Return a client of the installation that the settings name."""
+    """Return a client of the installation that the settings name; closed with the command."""
     from infra.cli.client import Client
 
-    return Client.load(timeout_s=timeout_s)
+    client = Client.load(timeout_s=timeout_s)
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(client.close)
+    return client
 
 
 def part(text: str) -> str:

@@ -5,10 +5,12 @@ Everything it raises is a `CliError` whose message tells a person what to do.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -60,6 +62,8 @@ class Client:
         self._token = token
         self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
+        self._streams: set[http.client.HTTPConnection] = set()
+        self._closed = threading.Event()
 
     @classmethod
     def load(cls, *, timeout_s: float = TIMEOUT_S) -> Client:
@@ -71,7 +75,15 @@ class Client:
         return cls(settings.api_url, _token(settings), timeout_s=timeout_s)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection and end every stream that other threads read."""
+        self._closed.set()
+        self._drop()
+        for stream in list(self._streams):
+            with contextlib.suppress(OSError):
+                if stream.sock is not None:
+                    stream.sock.shutdown(socket.SHUT_RDWR)
+
+    def _drop(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -137,12 +149,12 @@ class Client:
                 response = self._send(method, target, content, headers)
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
                 # the server closed an idle connection; a command may have arrived all the same
-                self.close()
+                self._drop()
                 if not reused or method != "GET":
                     raise
                 response = self._send(method, target, content, headers)
         except (OSError, http.client.HTTPException) as error:
-            self.close()
+            self._drop()
             raise self._unreachable(error) from error
         if response.status >= http.client.BAD_REQUEST:
             raise self._refused(response)
@@ -172,31 +184,43 @@ class Client:
     # ----------------------------------------------------------------- streams
 
     def follow(
-        self, path: str, params: Params | None = None, *, last_id: str = ""
+        self,
+        path: str,
+        params: Params | None = None,
+        *,
+        last_id: str = "",
+        until_idle_s: float | None = None,
     ) -> Iterator[ServerEvent]:
         """Yield server-sent events for ever; a broken connection goes on after the last one.
 
         Raises UnreachableError when nobody answered for a minute. The caller ends by closing the
-        iterator, usually at an event that says so.
+        iterator, usually at an event that says so. With `until_idle_s` it ends by itself once
+        nothing came for that long: everything that was there has been read.
         """
+        silence_s = until_idle_s or STREAM_SILENCE_S
         wait_s, failing_since = _RECONNECT_FIRST_S, 0.0
-        while True:
+        while not self._closed.is_set():
             try:
-                for event in self._stream_once(path, params, last_id):
+                for event in self._stream_once(path, params, last_id, silence_s):
                     last_id, wait_s, failing_since = event.last_id, _RECONNECT_FIRST_S, 0.0
                     yield event
             except (OSError, http.client.HTTPException) as error:
+                if self._closed.is_set() or (until_idle_s and isinstance(error, TimeoutError)):
+                    return
                 failing_since = failing_since or time.monotonic()
                 if time.monotonic() - failing_since > RECONNECT_FOR_S:
                     raise self._unreachable(error) from error
-            time.sleep(wait_s)
+            self._closed.wait(wait_s)
             wait_s = min(wait_s * 2, _RECONNECT_MAX_S)
 
-    def _stream_once(self, path: str, params: Params | None, last_id: str) -> Iterator[ServerEvent]:
-        connection = self._connect(STREAM_SILENCE_S)
+    def _stream_once(
+        self, path: str, params: Params | None, last_id: str, silence_s: float
+    ) -> Iterator[ServerEvent]:
+        connection = self._connect(silence_s)
         headers = self._headers({"Accept": "text/event-stream", "Cache-Control": "no-store"})
         if last_id:
             headers["Last-Event-ID"] = last_id
+        self._streams.add(connection)
         try:
             connection.request("GET", _target(self._prefix + API + path, params), headers=headers)
             response = connection.getresponse()
@@ -206,6 +230,7 @@ class Client:
                 raise self._refused(response)
             yield from parse_events(response, last_id)
         finally:
+            self._streams.discard(connection)
             connection.close()
 
     # ----------------------------------------------------------------- errors

@@ -131,7 +131,7 @@ def wait_for_run(client: Client, delivery_id: str) -> str:
         runs = delivery.get("run_ids") or []
         if runs:
             return str(runs[0])
-        if delivery.get("status") in ("ignored", "rejected"):
+        if delivery.get("status") in ("ignored", "failed"):
             reason = clean(delivery.get("detail") or delivery.get("reason") or "no reason given")
             raise CliError(f"the request started nothing: {reason}")
         time.sleep(_POLL_S)

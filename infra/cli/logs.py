@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from infra.cli.client import Client
 
 _LOOK_AGAIN_S = 2.0
+_IDLE_S = 1.0
 _PREFIX_WIDTH_MAX = 28
 
 
@@ -118,7 +119,7 @@ def logs(
     if not found:
         raise NotFoundError(_no_log(run, jobs, attempt))
     for log in found:
-        _print_whole(client, log, shape, jobs)
+        _print_whole(client, log, shape)
 
 
 def logs_of(jobs: list[dict[str, Any]], attempt: int | None) -> Iterator[Log | None]:
@@ -146,9 +147,9 @@ def _no_log(run: dict[str, Any], jobs: list[dict[str, Any]], attempt: int | None
 # --------------------------------------------------------------------------- what is there
 
 
-def _print_whole(client: Client, log: Log, shape: Shape, jobs: list[dict[str, Any]]) -> None:
+def _print_whole(client: Client, log: Log, shape: Shape) -> None:
     if shape.as_json or shape.timestamps or use_colours():
-        _print_stream(client, log, shape, jobs)
+        _print_stream(client, log, shape)
     else:
         prefix = shape.prefix(log).encode()
         _copy(client.text(f"{log.path}/raw"), click.get_binary_stream("stdout"), prefix)
@@ -170,24 +171,13 @@ def _copy(chunks: Iterator[bytes], out: BinaryIO, prefix: bytes) -> None:
     out.flush()
 
 
-def _print_stream(client: Client, log: Log, shape: Shape, jobs: list[dict[str, Any]]) -> None:
+def _print_stream(client: Client, log: Log, shape: Shape) -> None:
     """Print what the log has now, line by line; a live one is not waited for."""
-    job = next(job for job in jobs if job["job_id"] == log.job_id)
-    known = next(a for a in job["attempts"] if a["attempt"] == log.attempt)
-    lines_now = int((known.get("log") or {}).get("lines") or 0)
-    complete = bool((known.get("log") or {}).get("complete"))
-    if not lines_now and not complete:
-        return
-    for event in client.follow(f"{log.path}/stream"):
+    for event in client.follow(f"{log.path}/stream", until_idle_s=_IDLE_S):
         if event.event == "end":
             return
-        if event.event != "lines":
-            continue
-        content = event.json()
-        for line in content["lines"]:
-            click.echo(shape.line(log, line))
-        if not complete and content["lines"] and content["lines"][-1]["n"] + 1 >= lines_now:
-            return
+        if event.event == "lines":
+            click.echo("\n".join(shape.line(log, line) for line in event.json()["lines"]))
 
 
 # --------------------------------------------------------------------------- live

@@ -55,8 +55,8 @@ def runs(*, limit: int, as_json: bool, **filters: str | None) -> None:
     now_ms = SystemClock().now_ms()
     columns = (
         Column("RUN"), Column("STATE"), Column("REPOSITORY"), Column("WORKFLOW"),
-        Column("#", right=True), Column("EVENT"), Column("BRANCH"), Column("AGE", right=True), Column("TOOK", right=True),
-        Column("TITLE"),
+        Column("#", right=True), Column("EVENT"), Column("BRANCH"),
+        Column("AGE", right=True), Column("TOOK", right=True), Column("TITLE"),
     )  # fmt: skip
     print_table(columns, [_row(run, now_ms) for run in found], empty="No runs.")
 
@@ -102,7 +102,8 @@ def show(*, run_text: str, as_json: bool) -> None:
     if found["jobs"]:
         click.echo()
         columns = (Column("JOB"), Column("STATE"), Column("TRY", right=True),
-                   Column("QUEUED", right=True), Column("TOOK", right=True), Column("RUNNER"), Column("WHY"))  # fmt: skip
+                   Column("QUEUED", right=True), Column("TOOK", right=True),
+                   Column("RUNNER"), Column("WHY"))  # fmt: skip
         rows = [_job_row(job, now_ms) for job in found["jobs"]]
         print_table(columns, rows, empty="")
     _show_failed_steps(found)
