@@ -1,0 +1,448 @@
+"""What users ask for, as events: the only place that turns a command into a fact.
+
+A command with an Idempotency-Key can be sent again: the same key gives the same event id. Calls
+to the vault and to git block and are made in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets as random_secrets
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from infra.clock import Clock, random_id
+from infra.git import Credentials, GitError, checked_url, local_path, shown_url
+from infra.vault import AlreadyThereError, Registration, SecretInfo, Vault, VaultAwayError
+from ingest.hooks import HookError, Hooks
+from ingest.keys import WebhookKeys
+from ingest.log import EventLog
+from ingest.mirrors import Mirrors, Origin, UnreachableError
+from ingest.planner.plan import dispatch_problems
+from ingest.planner.workflows import Workflows
+from ingest.problems import Problem
+from schemas.codec import event_id
+from schemas.events import (
+    CancelRequested,
+    DeliveryReceived,
+    Provider,
+    RepositoryConfigured,
+    RepositoryRemoved,
+    RunApproved,
+    Source,
+)
+from schemas.topics import lane_topic
+
+T = TypeVar("T")
+
+FORK_POLICIES = ("approve", "never", "always")
+SECRET_BYTES_MAX = 48 * 1024
+SECRETS_MAX = 500
+INPUTS_MAX = 100
+INPUTS_BYTES_MAX = 64 * 1024
+REASON_CHARS_MAX = 500
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.][A-Za-z0-9_.-]*){0,5}")
+_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_RUN_ID = re.compile(r"[0-9]{8}-[0-9a-f]{12}")
+_USERNAMES = {Provider.GITHUB: "x-access-token", Provider.GITLAB: "oauth2"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRepository:
+    """A request to add a repository."""
+
+    name: str
+    provider: str
+    clone_url: str
+    default_branch: str = ""
+    token: str = field(default="", repr=False)
+    pools: tuple[str, ...] = ("default",)
+    fork_pull_requests: str = "approve"
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+class Commands:
+    """Carries out commands; raises Problem for what can't be done."""
+
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        keys: WebhookKeys,
+        log: EventLog,
+        mirrors: Mirrors,
+        workflows: Workflows,
+        hooks: Hooks,
+        clock: Clock,
+        public_url: str,
+    ) -> None:
+        """Use the process's parts; `public_url` is where forges send webhooks."""
+        self._vault = vault
+        self._keys = keys
+        self._log = log
+        self._mirrors = mirrors
+        self._workflows = workflows
+        self._hooks = hooks
+        self._clock = clock
+        self._public_url = public_url.rstrip("/")
+
+    # ----------------------------------------------------------------- repositories
+
+    async def add_repository(self, new: NewRepository, actor: str, key: str) -> dict[str, Any]:
+        """Register a repository; returns its webhook URL and secret."""
+        _check_repository(new)
+        path = local_path(new.clone_url)
+        branch = new.default_branch or await self._default_branch(new)
+        secret = random_secrets.token_hex(32).encode()
+        registration = Registration(
+            repository=new.name,
+            provider=new.provider,
+            clone_url=new.clone_url,
+            default_branch=branch,
+            webhook_secret=secret,
+            added_by=key,
+        )
+        try:
+            await _in_thread(self._vault.register, registration, new.token)
+        except AlreadyThereError as error:
+            known = await self._registration(new.name)
+            if not key or known.added_by != key:
+                raise Problem(
+                    409,
+                    f"the repository {new.name} is registered already; remove it first, or use "
+                    "another name",
+                ) from error
+            registration = known
+        await self._keys.reload()
+        now_ms = self._clock.now_ms()
+        event = RepositoryConfigured(
+            event_id=event_id("RepositoryConfigured", new.name, key or random_id()),
+            occurred_at=now_ms,
+            repository=new.name,
+            provider=new.provider,
+            clone_url=shown_url(new.clone_url),
+            default_branch=branch,
+            pools=new.pools,
+            fork_pull_requests=new.fork_pull_requests,
+            variables=dict(new.variables),
+            actor=actor,
+        )
+        offset = await self._log.append(event)
+        answer = {
+            "name": new.name,
+            "webhook_url": self._webhook_url(new.provider, new.name),
+            "secret": registration.webhook_secret.decode(),
+            "default_branch": branch,
+            "hook_installed": False,
+            "event_id": event.event_id,
+            "offset": offset,
+        }
+        if new.provider == Provider.GIT and path is not None:
+            answer |= await self._install_hook(registration)
+        return answer
+
+    async def remove_repository(self, name: str, actor: str) -> dict[str, Any]:
+        """Forget a repository, its secrets and its hook; its history stays."""
+        registration = await self._registration(name)
+        path = local_path(registration.clone_url)
+        notes: dict[str, Any] = {}
+        if registration.provider == Provider.GIT and path is not None:
+            try:
+                await asyncio.to_thread(self._hooks.remove, path)
+            except HookError as error:
+                notes["hook"] = str(error)
+        await _in_thread(self._vault.remove, name)
+        await self._keys.reload()
+        event = RepositoryRemoved(
+            event_id=event_id("RepositoryRemoved", name, random_id()),
+            occurred_at=self._clock.now_ms(),
+            repository=name,
+            actor=actor,
+        )
+        return {**await self._stored(event), **notes}
+
+    async def rotate_secret(self, name: str) -> dict[str, Any]:
+        """Give a repository a new webhook secret; the old one is refused from now on."""
+        registration = await self._registration(name)
+        secret = random_secrets.token_hex(32).encode()
+        await _in_thread(self._vault.rotate_webhook_secret, name, secret)
+        await self._keys.reload()
+        answer: dict[str, Any] = {
+            "name": name,
+            "webhook_url": self._webhook_url(registration.provider, name),
+            "secret": secret.decode(),
+            "hook_installed": False,
+        }
+        if registration.provider == Provider.GIT and local_path(registration.clone_url):
+            renewed = Registration(
+                repository=name,
+                provider=registration.provider,
+                clone_url=registration.clone_url,
+                default_branch=registration.default_branch,
+                webhook_secret=secret,
+            )
+            answer |= await self._install_hook(renewed)
+        return answer
+
+    # ----------------------------------------------------------------- runs
+
+    async def dispatch(
+        self, name: str, workflow: str, ref: str, inputs: Mapping[str, Any], actor: str, key: str
+    ) -> dict[str, Any]:
+        """Start a workflow by hand (`workflow_dispatch`)."""
+        registration = await self._registration(name)
+        _check_inputs(inputs)
+        if not workflow:
+            raise Problem(422, "`workflow` is missing: give a file name such as ci.yml")
+        ref = ref or registration.default_branch
+        full, sha = await self._resolved(registration, ref)
+        if local_path(registration.clone_url) is not None:
+            # a remote one is checked by the planner: its answer is the run's rejection
+            await self._check_dispatch(registration, workflow, sha, inputs)
+        delivery_id = f"dispatch:{key or random_id()}"
+        payload = {
+            "inputs": dict(inputs),
+            "ref": full,
+            "workflow": workflow,
+            "repository": {
+                "full_name": name,
+                "name": name.rpartition("/")[2],
+                "owner": {"login": name.partition("/")[0]},
+                "default_branch": registration.default_branch,
+            },
+            "sender": {"login": actor},
+        }
+        inputs_json = json.dumps(inputs, separators=(",", ":"), ensure_ascii=False)
+        event = DeliveryReceived(
+            event_id=event_id("DeliveryReceived", name, delivery_id),
+            occurred_at=self._clock.now_ms(),
+            repository=name,
+            delivery_id=delivery_id,
+            source=Source.DISPATCH,
+            provider=registration.provider,
+            event="workflow_dispatch",
+            ref=full,
+            sha=sha,
+            actor=actor,
+            default_branch=registration.default_branch,
+            workflow=workflow,
+            inputs_json=inputs_json,
+            payload_json=json.dumps(payload, separators=(",", ":"), ensure_ascii=False),
+        )
+        return {"delivery_id": delivery_id, "sha": sha, "ref": full, **await self._stored(event)}
+
+    async def cancel(
+        self, run_id: str, repository: str, reason: str, actor: str, key: str
+    ) -> dict[str, Any]:
+        """Ask that a run end."""
+        _check_run(run_id, repository)
+        event = CancelRequested(
+            event_id=event_id("CancelRequested", run_id, key or random_id()),
+            occurred_at=self._clock.now_ms(),
+            repository=repository,
+            run_id=run_id,
+            actor=actor,
+            reason=reason[:REASON_CHARS_MAX] or "user",
+        )
+        return await self._stored(event)
+
+    async def approve(self, run_id: str, repository: str, actor: str) -> dict[str, Any]:
+        """Let a waiting run start; approving twice is approving once."""
+        _check_run(run_id, repository)
+        event = RunApproved(
+            event_id=event_id("RunApproved", run_id),
+            occurred_at=self._clock.now_ms(),
+            repository=repository,
+            run_id=run_id,
+            actor=actor,
+        )
+        return await self._stored(event)
+
+    # ----------------------------------------------------------------- secrets
+
+    async def set_secret(self, repository: str, name: str, value: object) -> bool:
+        """Set a workflow secret; tells whether it is new."""
+        await self._registration(repository)
+        _check_secret_name(name)
+        if not isinstance(value, str) or not value:
+            raise Problem(422, "`value` must be a text that is not empty")
+        if len(value.encode()) > SECRET_BYTES_MAX:
+            raise Problem(422, f"a secret may have {SECRET_BYTES_MAX} bytes")
+        known = await _in_thread(self._vault.secret_infos, repository)
+        if len(known) >= SECRETS_MAX and name.upper() not in {info.name for info in known}:
+            raise Problem(422, f"a repository may have {SECRETS_MAX} secrets")
+        return await _in_thread(self._vault.set_secret, repository, name, value)
+
+    async def delete_secret(self, repository: str, name: str) -> None:
+        """Forget a workflow secret."""
+        await self._registration(repository)
+        if not await _in_thread(self._vault.delete_secret, repository, name):
+            raise Problem(404, f"{repository} has no secret {name}")
+
+    async def secret_infos(self, repository: str) -> list[SecretInfo]:
+        """Return the names of a repository's secrets."""
+        await self._registration(repository)
+        return await _in_thread(self._vault.secret_infos, repository)
+
+    # ----------------------------------------------------------------- inside
+
+    async def _stored(self, event: Any) -> dict[str, Any]:
+        offset = await self._log.append(event)
+        return {"event_id": event.event_id, "offset": offset}
+
+    async def _registration(self, name: str) -> Registration:
+        found = await _in_thread(self._vault.registration, name)
+        if found is None:
+            raise Problem(
+                404, f"no repository {name} is registered; `tailrace repo list` shows all"
+            )
+        return found
+
+    def _webhook_url(self, provider: str, name: str) -> str:
+        return f"{self._public_url}/webhooks/{provider}/{quote(name)}"
+
+    def _origin(self, registration: Registration) -> Origin:
+        def credentials() -> Credentials | None:
+            token = self._vault.forge_token(registration.repository)
+            if not token:
+                return None
+            username = _USERNAMES.get(Provider(registration.provider), "tailrace")
+            return Credentials(username=username, password=token)
+
+        return Origin(
+            repository=registration.repository,
+            clone_url=registration.clone_url,
+            default_branch=registration.default_branch,
+            credentials=credentials,
+        )
+
+    async def _default_branch(self, new: NewRepository) -> str:
+        username = _USERNAMES.get(Provider(new.provider), "tailrace")
+        given = Credentials(username=username, password=new.token) if new.token else None
+        origin = Origin(
+            repository=new.name,
+            clone_url=new.clone_url,
+            default_branch="",
+            credentials=lambda: given,
+        )
+        try:
+            with closing(self._mirrors.fresh(origin)) as mirror:
+                found = await asyncio.to_thread(mirror.default_branch)
+        except UnreachableError as error:
+            raise Problem(
+                422,
+                f"the repository can't be read at {shown_url(new.clone_url)}: {error}; check the "
+                "URL and the token",
+            ) from error
+        return found or "main"
+
+    async def _resolved(self, registration: Registration, ref: str) -> tuple[str, str]:
+        """Return the full ref and the commit of a branch or tag."""
+        origin = self._origin(registration)
+
+        def resolve() -> tuple[str, str] | None:
+            names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
+            with self._mirrors.use(origin) as mirror:
+                for full in names:
+                    sha = mirror.resolve(full)
+                    if sha is not None:
+                        return full, sha
+            return None
+
+        try:
+            found = await asyncio.to_thread(resolve)
+        except UnreachableError as error:
+            raise Problem(502, f"the repository can't be read: {error}") from error
+        if found is None:
+            raise Problem(422, f"{registration.repository} has no branch or tag {ref}")
+        return found
+
+    async def _check_dispatch(
+        self, registration: Registration, workflow: str, sha: str, inputs: Mapping[str, Any]
+    ) -> None:
+        origin = self._origin(registration)
+
+        def check() -> list[str]:
+            with self._mirrors.use(origin) as mirror:
+                found = self._workflows.at(mirror, mirror.commit(sha))
+            return dispatch_problems(found, workflow, inputs)
+
+        try:
+            problems = await asyncio.to_thread(check)
+        except UnreachableError as error:
+            raise Problem(502, f"the repository can't be read: {error}") from error
+        if problems:
+            raise Problem(422, "; ".join(problems), problems=problems)
+
+    async def _install_hook(self, registration: Registration) -> dict[str, Any]:
+        path = local_path(registration.clone_url)
+        if path is None:
+            return {"hook_installed": False}
+        url = self._webhook_url(registration.provider, registration.repository)
+        try:
+            where = await asyncio.to_thread(
+                self._hooks.install,
+                path,
+                repository=registration.repository,
+                url=url,
+                secret=registration.webhook_secret.decode(),
+                default_branch=registration.default_branch,
+            )
+        except (HookError, GitError, OSError) as error:
+            return {"hook_installed": False, "hook": str(error)}
+        return {"hook_installed": True, "hook": str(where)}
+
+
+async def _in_thread(call: Callable[..., T], *arguments: object) -> T:
+    try:
+        return await asyncio.to_thread(call, *arguments)
+    except VaultAwayError as error:
+        raise Problem(
+            503, f"{error}; webhooks are accepted meanwhile", headers={"Retry-After": "5"}
+        ) from error
+
+
+def _check_repository(new: NewRepository) -> None:
+    if _REPOSITORY.fullmatch(new.name) is None or ".." in new.name or len(new.name) > 200:  # noqa: PLR2004
+        raise Problem(
+            422,
+            f"`name` is {new.name[:80]!r}: use owner/name of letters, digits, '.', '_' and '-'",
+        )
+    if new.provider not in frozenset(Provider):
+        raise Problem(422, f"`provider` is {new.provider!r}: use one of {', '.join(Provider)}")
+    if new.fork_pull_requests not in FORK_POLICIES:
+        raise Problem(422, f"`fork_pull_requests`: use one of {', '.join(FORK_POLICIES)}")
+    try:
+        if local_path(new.clone_url) is None:
+            checked_url(new.clone_url)
+        for pool in new.pools:
+            lane_topic(pool)
+    except (GitError, ValueError) as error:
+        raise Problem(422, str(error)) from error
+
+
+def _check_inputs(inputs: Mapping[str, Any]) -> None:
+    if len(inputs) > INPUTS_MAX or len(json.dumps(inputs)) > INPUTS_BYTES_MAX:
+        raise Problem(422, f"`inputs`: at most {INPUTS_MAX} values of {INPUTS_BYTES_MAX} bytes")
+
+
+def _check_run(run_id: str, repository: str) -> None:
+    if _RUN_ID.fullmatch(run_id) is None:
+        raise Problem(404, f"there is no run {run_id[:80]}")
+    if not repository:
+        raise Problem(422, "`repository` is missing: whose run is it?")
+
+
+def _check_secret_name(name: str) -> None:
+    if _SECRET_NAME.fullmatch(name) is None or name.upper().startswith("GITHUB_"):
+        raise Problem(
+            422,
+            f"secret name {name[:80]!r}: use letters, digits and '_', not beginning with a digit "
+            "or GITHUB_",
+        )

@@ -1,0 +1,459 @@
+"""From one delivery to one DeliveryPlanned: which workflows run, and why the others do not.
+
+Reads through a `Mirror` and decides nothing that the commit does not determine. Reasons and
+errors are `code: sentence`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from infra.git import GitError, shown_url
+from ingest.git_objects import Commit
+from ingest.mirrors import Mirror, UnreachableError
+from ingest.planner.context import github_json
+from ingest.planner.targets import At, Target, targets
+from ingest.planner.workflows import RemoteReader, Workflow, Workflows
+from schemas.codec import event_id
+from schemas.events import (
+    DeliveryPlanned,
+    DeliveryReceived,
+    IndexedWorkflow,
+    Outcome,
+    PlanProblem,
+    RepositoryConfigured,
+    WorkflowOutcome,
+    WorkflowsIndexed,
+)
+from schemas.workflow.triggers import Trigger, match, needs_paths, resolve_inputs
+
+PLAN_BYTES_MAX = 2 * 1024 * 1024
+DELIVERY_PLAN_BYTES_MAX = 6 * 1024 * 1024
+CHANGED_PATHS_MAX = 20_000
+
+
+class IgnoredError(Exception):
+    """Nothing of the target runs, whatever its workflows say; the text is `code: sentence`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Place:
+    """A target with the commit that its workflows are read at."""
+
+    target: Target
+    commit: Commit
+    sha: str
+    message: str | None = None
+    paths: tuple[str, ...] | None = None
+    paths_known: bool = False
+    note: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Planner:
+    """Plans deliveries; used by many threads, each with a repository of its own."""
+
+    workflows: Workflows = field(default_factory=Workflows)
+    public_url: str = ""
+
+    def plan(
+        self,
+        delivery: DeliveryReceived,
+        configured: RepositoryConfigured,
+        mirror: Mirror,
+        *,
+        now_ms: int,
+        read_remote: RemoteReader | None = None,
+    ) -> DeliveryPlanned:
+        """Return the answer to a delivery; UnreachableError when git has none now."""
+        default = configured.default_branch or delivery.default_branch
+        wanted = targets(delivery, default)
+        reason = _pointless(delivery) or (
+            "" if wanted else f"event: {delivery.event} starts no workflows"
+        )
+        if reason:
+            return answer(delivery, now_ms=now_ms, ignored=reason)
+        outcomes: list[WorkflowOutcome] = []
+        first: _Place | None = None
+        for target in wanted:
+            try:
+                place = self._place(delivery, target, default, mirror)
+                found = self._outcomes(delivery, place, default, mirror, read_remote)
+            except IgnoredError as error:
+                found = [_ignored("", str(error), target)]
+            else:
+                first = first or place
+            outcomes += found
+        outcomes = _within_size(outcomes)
+        return answer(
+            delivery,
+            now_ms=now_ms,
+            workflows=tuple(outcomes),
+            github=_github(delivery, configured, first, self.public_url) if first else "{}",
+        )
+
+    def index(
+        self, configured: RepositoryConfigured, mirror: Mirror, *, cause: str, now_ms: int
+    ) -> WorkflowsIndexed | None:
+        """Return what the default branch's head has, or None for a repository without commits."""
+        ref = f"refs/heads/{configured.default_branch}"
+        sha = mirror.resolve(ref)
+        if sha is None:
+            return None
+        found = self.workflows.at(mirror, mirror.commit(sha))
+        return WorkflowsIndexed(
+            event_id=event_id("WorkflowsIndexed", configured.repository, sha, cause),
+            occurred_at=now_ms,
+            repository=configured.repository,
+            caused_by=cause,
+            sha=sha,
+            ref=ref,
+            workflows=tuple(
+                IndexedWorkflow(
+                    path=workflow.path,
+                    name=workflow.name,
+                    triggers_json=workflow.triggers_json,
+                    problems=workflow.problems,
+                )
+                for workflow in found
+            ),
+        )
+
+    # ----------------------------------------------------------------- where
+
+    def _place(
+        self, delivery: DeliveryReceived, target: Target, default: str, mirror: Mirror
+    ) -> _Place:
+        match target.at:
+            case At.GIVEN:
+                commit = mirror.commit(target.sha, hint=target.ref)
+                message = commit.message if target.event == "push" else None
+                return _Place(target=target, commit=commit, sha=commit.oid, message=message)
+            case At.MERGE:
+                return _merge_place(delivery, target, mirror)
+            case At.REF | At.DEFAULT:
+                return _ref_place(target, default, mirror)
+
+    # ----------------------------------------------------------------- what
+
+    def _outcomes(
+        self,
+        delivery: DeliveryReceived,
+        place: _Place,
+        default: str,
+        mirror: Mirror,
+        read_remote: RemoteReader | None,
+    ) -> list[WorkflowOutcome]:
+        found = self.workflows.at(mirror, place.commit, read_remote)
+        if not found:
+            where = " and ".join((".github/workflows", ".tailrace/workflows"))
+            raise IgnoredError(f"no_workflows: commit {place.commit.oid[:12]} has none in {where}")
+        named = _named(delivery, found)
+        if named is not None and not named:
+            raise IgnoredError(
+                f"no_workflow: commit {place.commit.oid[:12]} has no workflow {delivery.workflow}"
+            )
+        return [
+            self._outcome(delivery, place, workflow, default, mirror)
+            for workflow in (found if named is None else named)
+        ]
+
+    def _outcome(
+        self,
+        delivery: DeliveryReceived,
+        place: _Place,
+        workflow: Workflow,
+        default: str,
+        mirror: Mirror,
+    ) -> WorkflowOutcome:
+        event = place.target.event
+        if workflow.on is None:
+            # it can't be said when the file runs: shown where its author looks, at a push
+            shown = event == "push" or bool(delivery.workflow)
+            reason = "invalid: the file is no workflow"
+            return (
+                _rejected(workflow, place, reason)
+                if shown
+                else _ignored(workflow.path, reason, place.target, workflow.name)
+            )
+        if needs_paths(workflow.on, event) and not place.paths_known:
+            place.paths, place.note = _changed_paths(delivery, place, default, mirror)
+            place.paths_known = True
+        decision = match(workflow.on, _trigger(delivery, place))
+        if not decision.runs:
+            return _ignored(
+                workflow.path, f"trigger: {decision.reason}", place.target, workflow.name
+            )
+        if workflow.problems or workflow.plan_json is None:
+            return _rejected(workflow, place, "invalid: the file has mistakes")
+        inputs_json, problems = _inputs(delivery, workflow)
+        if problems:
+            return _rejected(replace(workflow, problems=problems), place, "inputs: not accepted")
+        note = f" ({place.note})" if place.note and needs_paths(workflow.on, event) else ""
+        return WorkflowOutcome(
+            path=workflow.path,
+            outcome=Outcome.PLANNED,
+            name=workflow.name,
+            reason=f"trigger: {decision.reason}{note}",
+            plan_json=workflow.plan_json,
+            event=event,
+            sha=place.sha,
+            ref=place.target.ref,
+            inputs_json=inputs_json,
+            uses=workflow.uses,
+        )
+
+
+def answer(
+    delivery: DeliveryReceived,
+    *,
+    now_ms: int,
+    workflows: tuple[WorkflowOutcome, ...] = (),
+    github: str = "{}",
+    error: str = "",
+    ignored: str = "",
+) -> DeliveryPlanned:
+    """Return the one DeliveryPlanned of a delivery; whoever answers again gives the same id."""
+    if ignored:
+        workflows = (
+            WorkflowOutcome(path="", outcome=Outcome.IGNORED, reason=ignored, event=delivery.event),
+        )
+    return DeliveryPlanned(
+        event_id=event_id("DeliveryPlanned", delivery.repository, delivery.delivery_id),
+        occurred_at=now_ms,
+        repository=delivery.repository,
+        delivery_id=delivery.delivery_id,
+        caused_by=delivery.event_id,
+        workflows=workflows,
+        github_json=github,
+        error=error,
+    )
+
+
+def moves_default_branch(delivery: DeliveryReceived, configured: RepositoryConfigured) -> bool:
+    """Tell whether a delivery says that the default branch has a new head."""
+    return (
+        delivery.event == "push"
+        and not delivery.deleted
+        and delivery.ref == f"refs/heads/{configured.default_branch}"
+    )
+
+
+def _pointless(delivery: DeliveryReceived) -> str:
+    if delivery.event != "push":
+        return ""
+    if delivery.deleted:
+        return "deleted: the push deleted the ref"
+    if delivery.before and delivery.before == delivery.sha:
+        return "test: before and after are one commit, nothing was pushed (a forge's test button)"
+    return ""
+
+
+def _merge_place(delivery: DeliveryReceived, target: Target, mirror: Mirror) -> _Place:
+    pull = f"refs/pull/{delivery.number}/head"
+    head = _head(delivery, pull, mirror)
+    base_sha = delivery.base_sha or mirror.resolve(f"refs/heads/{delivery.base_ref}")
+    if not base_sha:
+        raise UnreachableError(f"the base branch {delivery.base_ref} does not exist")
+    base = mirror.commit(base_sha, hint=f"refs/heads/{delivery.base_ref}")
+    try:
+        merged = mirror.merge(base.oid, head.oid, f"Merge {head.oid} into {base.oid}")
+    except GitError as error:
+        raise UnreachableError(f"the merge commit could not be made: {error}") from error
+    if merged is None:
+        raise IgnoredError(
+            f"merge_conflict: {head.oid[:12]} does not merge into {delivery.base_ref} "
+            f"({base.oid[:12]}); resolve the conflict and push"
+        )
+    return _Place(target=target, commit=mirror.commit(merged), sha=merged, message=head.message)
+
+
+def _head(delivery: DeliveryReceived, pull: str, mirror: Mirror) -> Commit:
+    if delivery.sha:
+        hint = f"refs/heads/{delivery.head_ref}" if not delivery.fork else pull
+        try:
+            return mirror.commit(delivery.sha, hint=hint)
+        except UnreachableError:
+            return mirror.commit(delivery.sha, hint=pull)
+    # Gogs names no commit
+    found = mirror.resolve(pull) or mirror.resolve(f"refs/heads/{delivery.head_ref}")
+    if found is None:
+        raise UnreachableError(f"the pull request's head {delivery.head_ref} is not to be found")
+    return mirror.commit(found, hint=pull)
+
+
+def _ref_place(target: Target, default: str, mirror: Mirror) -> _Place:
+    found = mirror.resolve(target.ref)
+    if found is None and target.at is At.DEFAULT:
+        raise IgnoredError(f"no_default_branch: the repository has no branch {default}")
+    if found is None:
+        raise IgnoredError(f"no_ref: the repository has no {target.ref} any more")
+    commit = mirror.commit(found, hint=target.ref)
+    return _Place(target=target, commit=commit, sha=commit.oid)
+
+
+def _trigger(delivery: DeliveryReceived, place: _Place) -> Trigger:
+    event = place.target.event
+    of_base = event.startswith("pull_request") or event == "merge_group"
+    return Trigger(
+        event=event,
+        action=delivery.action or None,
+        ref=place.target.ref,
+        base_ref=delivery.base_ref if of_base else None,
+        head_ref=delivery.head_ref or None,
+        changed_paths=place.paths,
+        schedule=delivery.schedule or None,
+        commit_message=place.message,
+        deleted=delivery.deleted,
+        workflow_name=delivery.workflow if event == "workflow_run" else None,
+    )
+
+
+def _named(delivery: DeliveryReceived, found: list[Workflow]) -> list[Workflow] | None:
+    """Return the workflows that a dispatch or a cron tick names; None when it names none."""
+    if not delivery.workflow or delivery.event not in ("workflow_dispatch", "schedule"):
+        return None
+    named = named_workflow(found, delivery.workflow)
+    return [named] if named is not None else []
+
+
+def named_workflow(found: list[Workflow], wanted: str) -> Workflow | None:
+    """Return the workflow of a path, else of a file name, else of a name."""
+    ways: tuple[Callable[[Workflow], str], ...] = (
+        lambda workflow: workflow.path,
+        lambda workflow: workflow.path.rpartition("/")[2],
+        lambda workflow: workflow.name,
+    )
+    for way in ways:
+        for workflow in found:
+            if way(workflow) == wanted:
+                return workflow
+    return None
+
+
+def _changed_paths(
+    delivery: DeliveryReceived, place: _Place, default: str, mirror: Mirror
+) -> tuple[tuple[str, ...] | None, str]:
+    """Return the changed paths, or None and why there are none to be had."""
+    try:
+        old, new = _compared(delivery, place, default, mirror)
+        if old is None:
+            return None, "no common ancestor to compare with: path filters were not applied"
+        paths = mirror.changed_paths(old, new)
+    except (UnreachableError, GitError) as error:
+        return None, f"path filters were not applied: {error}"
+    if len(paths) > CHANGED_PATHS_MAX:
+        return None, f"path filters were not applied to {len(paths)} changed paths"
+    return paths, ""
+
+
+def _compared(
+    delivery: DeliveryReceived, place: _Place, default: str, mirror: Mirror
+) -> tuple[str | None, str]:
+    """Return the two commits to compare: push two dots, new branch and pull request three."""
+    if place.target.event.startswith("pull_request"):
+        base = delivery.base_sha or mirror.resolve(f"refs/heads/{delivery.base_ref}") or ""
+        head = delivery.sha or place.commit.parents[-1]
+        return mirror.merge_base(base, mirror.commit(head).oid), head
+    if delivery.before and delivery.before.strip("0"):
+        return delivery.before, place.commit.oid
+    head_of_default = mirror.resolve(f"refs/heads/{default}")
+    if head_of_default is None or head_of_default == place.commit.oid:
+        # the repository's first branch: everything in it is new
+        parents = place.commit.parents
+        return (parents[0] if parents else None), place.commit.oid
+    return mirror.merge_base(head_of_default, place.commit.oid), place.commit.oid
+
+
+def _inputs(
+    delivery: DeliveryReceived, workflow: Workflow
+) -> tuple[str | None, tuple[PlanProblem, ...]]:
+    if delivery.event != "workflow_dispatch" or workflow.on is None:
+        return None, ()
+    given: Mapping[str, Any] = json.loads(delivery.inputs_json or "{}")
+    values, wrong = resolve_inputs(workflow.on.dispatch_inputs, given)
+    event = workflow.on.event("workflow_dispatch")
+    line = event.line if event is not None else 1
+    problems = tuple(
+        PlanProblem(path=workflow.path, line=line, column=1, message=message) for message in wrong
+    )
+    return msgspec.json.encode(values).decode(), problems
+
+
+def _ignored(path: str, reason: str, target: Target, name: str = "") -> WorkflowOutcome:
+    return WorkflowOutcome(
+        path=path, outcome=Outcome.IGNORED, name=name, reason=reason, event=target.event
+    )
+
+
+def _rejected(workflow: Workflow, place: _Place, reason: str) -> WorkflowOutcome:
+    return WorkflowOutcome(
+        path=workflow.path,
+        outcome=Outcome.REJECTED,
+        name=workflow.name,
+        reason=reason,
+        problems=workflow.problems,
+        event=place.target.event,
+        sha=place.sha,
+        ref=place.target.ref,
+    )
+
+
+def _within_size(outcomes: list[WorkflowOutcome]) -> list[WorkflowOutcome]:
+    """Reject the plans that an event has no room for."""
+    left = DELIVERY_PLAN_BYTES_MAX
+    kept = []
+    for outcome in outcomes:
+        size = len((outcome.plan_json or "").encode())
+        limit = min(PLAN_BYTES_MAX, left)
+        if size > limit:
+            whose = "a workflow" if limit == PLAN_BYTES_MAX else "the workflows of a delivery"
+            most = PLAN_BYTES_MAX if limit == PLAN_BYTES_MAX else DELIVERY_PLAN_BYTES_MAX
+            message = f"the compiled plan has {size} bytes; {whose} may have {most}: split it"
+            kept.append(
+                replace(
+                    outcome,
+                    outcome=Outcome.REJECTED,
+                    reason="too_large: the compiled plan is over the limit",
+                    plan_json=None,
+                    problems=(PlanProblem(path=outcome.path, line=1, column=1, message=message),),
+                )
+            )
+            continue
+        left -= size
+        kept.append(outcome)
+    return kept
+
+
+def _github(
+    delivery: DeliveryReceived,
+    configured: RepositoryConfigured,
+    place: _Place,
+    public_url: str,
+) -> str:
+    return github_json(
+        delivery,
+        event=place.target.event,
+        ref=place.target.ref,
+        sha=place.sha,
+        clone_url=shown_url(configured.clone_url),
+        public_url=public_url,
+    )
+
+
+def dispatch_problems(found: list[Workflow], workflow: str, inputs: Mapping[str, Any]) -> list[str]:
+    """Return why a workflow can't be dispatched with these inputs; [] when it can."""
+    named = named_workflow(found, workflow)
+    if named is None:
+        known = ", ".join(w.path.rpartition("/")[2] for w in found) or "none"
+        return [f"there is no workflow {workflow} at this ref (there are: {known})"]
+    if named.problems:
+        return [f"{p.path}:{p.line}:{p.column}: {p.message}" for p in named.problems]
+    if named.on is None or named.on.event("workflow_dispatch") is None:
+        return [f"{named.path} does not list workflow_dispatch in its `on:`"]
+    return list(resolve_inputs(named.on.dispatch_inputs, inputs)[1])
