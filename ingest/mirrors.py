@@ -39,6 +39,8 @@ OPEN_READERS_MAX = 64
 REMOTE_PROTOCOLS = "https:http:ssh:git"
 TAG_DEPTH_MAX = 8
 TREE_CACHE_MAX = 4_096
+#: Stands for "no commit" where two are compared.
+EMPTY = ""
 
 _SHA1_CHARS = 40
 _HEX = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})")
@@ -141,11 +143,11 @@ class Mirror:
     def changed_paths(self, old: str, new: str) -> tuple[str, ...]:
         """Return the paths that differ between two commits, renames as both names.
 
-        Trees are compared here, not by a git process: only folders that differ are read.
+        `old` may be EMPTY: then every path of `new` counts. Trees are compared here, not by a git process: only folders that differ are read.
         """
-        before, after = self.commit(old), self.commit(new)
+        before = self.commit(old).tree if old != EMPTY else ""
         changed: list[str] = []
-        waiting: list[tuple[bytes, str, str]] = [(b"", before.tree, after.tree)]
+        waiting: list[tuple[bytes, str, str]] = [(b"", before, self.commit(new).tree)]
         while waiting:
             prefix, left, right = waiting.pop()
             if left == right:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from contextlib import closing
 
 from infra.clock import SystemClock
 from infra.health import serve_health
@@ -53,7 +54,7 @@ def main() -> int:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
-    with serve_health(settings.planner_port, "planner", service.readiness):
+    with closing(serve_health(settings.planner_port, "planner", service.readiness)):
         try:
             service.run()
         finally:

@@ -15,7 +15,7 @@ import msgspec
 
 from infra.git import GitError, shown_url
 from ingest.git_objects import Commit
-from ingest.mirrors import Mirror, UnreachableError
+from ingest.mirrors import EMPTY, Mirror, UnreachableError
 from ingest.planner.context import github_json
 from ingest.planner.targets import At, Target, targets
 from ingest.planner.workflows import RemoteReader, Workflow, Workflows
@@ -365,8 +365,7 @@ def _compared(
     head_of_default = mirror.resolve(f"refs/heads/{default}")
     if head_of_default is None or head_of_default == place.commit.oid:
         # the repository's first branch: everything in it is new
-        parents = place.commit.parents
-        return (parents[0] if parents else None), place.commit.oid
+        return EMPTY, place.commit.oid
     return mirror.merge_base(head_of_default, place.commit.oid), place.commit.oid
 
 
