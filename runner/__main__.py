@@ -1,0 +1,97 @@
+"""A runner: `python -m runner`. Wires the settings to `runner.service` and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from infra.auth import RUNNER_TOKEN_FILE, TokenFile
+from infra.clock import SystemClock
+from infra.health import HealthServer
+from infra.kafka import KafkaReader, KafkaWriter
+from infra.log import LogError
+from infra.metrics import Meters
+from infra.settings import Settings
+from infra.telemetry import configure_logging
+from runner.environment import MARKER, RunnerFacts, inherited
+from runner.executors.host import ISOLATION_PROCESS, ISOLATION_USER
+from runner.identity import RunnerRunsError, runner_name
+from runner.service import FatalError, Runner, RunnerConfig
+from runner.users import JobUserError
+
+logger = logging.getLogger("runner")
+
+_ARCHITECTURES = {"x86_64": "X64", "aarch64": "ARM64", "armv7l": "ARM", "i686": "X86"}
+
+
+def config_of(settings: Settings) -> RunnerConfig:
+    """Return what this process's runner is told."""
+    instance = settings.instance or "runner"
+    name = runner_name(settings.runner_id, instance)
+    folder = settings.home / "runner" / instance
+    in_environment = sys.prefix != sys.base_prefix
+    own_programs = str(Path(sys.prefix) / "bin") if in_environment else None
+    environment = inherited(os.environ, own_programs=own_programs)
+    token = TokenFile(settings.secrets_dir / RUNNER_TOKEN_FILE)
+    return RunnerConfig(
+        name=name,
+        instance=instance,
+        folder=folder,
+        mirrors=settings.home / "runner" / "mirrors",
+        tool_cache=settings.home / "runner" / "tools",
+        pool=settings.runner_pool,
+        labels=settings.runner_labels,
+        slots=settings.runner_slots,
+        job_user=settings.job_user,
+        gateway_url=settings.gateway_url,
+        gateway_token=lambda: token.read().decode(),
+        environment={**environment, MARKER: name},
+        facts=RunnerFacts(name=name, arch=_ARCHITECTURES.get(platform.machine(), "X64")),
+        hostname=socket.gethostname(),
+        version=metadata.version("tailrace"),
+        isolation=ISOLATION_USER if os.geteuid() == 0 else ISOLATION_PROCESS,
+    )
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT."""
+    settings = Settings.load()
+    configure_logging(settings, "runner")
+    config = config_of(settings)
+    bootstrap = settings.kafka_bootstrap
+
+    def make_writer() -> KafkaWriter:
+        # never given up by itself: order and patience are the spool's promise
+        writer = KafkaWriter(bootstrap, config.name, **{"message.timeout.ms": 0})
+        try:
+            writer.warm()
+        except LogError as error:
+            logger.warning("starting while Kafka is away: %s", error)
+        return writer
+
+    try:
+        runner = Runner(
+            config,
+            make_reader=lambda: KafkaReader(bootstrap, config.name),
+            make_writer=make_writer,
+            clock=SystemClock(),
+            meters=Meters(),
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: runner.stop())
+        with HealthServer(settings.runner_port, runner.readiness, "runner"):
+            runner.run()
+    except (RunnerRunsError, JobUserError, FatalError, LogError) as error:
+        logger.critical("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

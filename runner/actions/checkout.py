@@ -1,0 +1,246 @@
+"""`actions/checkout`, built in: the runner reads the repository, the job's user gets the objects.
+
+The job's user can't read a repository of root's, and must not see the credential. So the runner
+brings its mirror up to date with the credential in git's environment, and the job's own git, as
+the job's user, fetches from `git upload-pack` over a socket it was born with (`fd::`). No
+credential is ever in an argv; with `persist-credentials` it is put into a file beside the
+workspace that the repository's config includes, so that an artifact of the workspace never has it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+from runner.actions import ActionContext, ActionError
+from runner.gateway_client import Clone
+from runner.mirrors import (
+    MirrorError,
+    Revision,
+    credential_settings,
+    revision_of,
+    settings_environment,
+)
+from runner.steps import StepEnd
+from schemas.workflow.expressions.values import Value, to_string
+
+_FD = 3
+_UNSUPPORTED = (
+    "ssh-key",
+    "ssh-known-hosts",
+    "sparse-checkout",
+    "filter",
+    "lfs",
+    "github-server-url",
+)
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_SUBMODULES = frozenset({"false", "true", "recursive"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The inputs of a checkout, read."""
+
+    repository: str
+    ref: str
+    path: str
+    depth: int
+    tags: bool
+    persist: bool
+    submodules: str
+    clean: bool
+
+
+class Checkout:
+    """The action."""
+
+    def run(self, context: ActionContext) -> StepEnd:
+        """Check the wanted commit out."""
+        wanted = read_inputs(context)
+        own = wanted.repository in ("", _text(context.github, "repository"))
+        clone = context.clone("" if own else wanted.repository)
+        try:
+            revision = _revision(context, wanted, clone, own=own)
+            mirror = context.mirrors.prepare(clone, revision.sha, everything=wanted.depth == 0)
+        except MirrorError as error:
+            raise ActionError(_without_credential(str(error), clone), "infra.git") from error
+        serving = context.mirrors.serve(mirror)
+        try:
+            end = self._in_workspace(context, wanted, clone, revision, serving.fd)
+        finally:
+            serving.close()
+        return end
+
+    def post(self, context: ActionContext, payload: object) -> StepEnd:  # noqa: ARG002
+        """Nothing is left to do: workspace and credential go with the attempt."""
+        return StepEnd("success")
+
+    def _in_workspace(
+        self, context: ActionContext, wanted: Wanted, clone: Clone, revision: Revision, fd: int
+    ) -> StepEnd:
+        credentials = credential_settings(clone)
+        script = checkout_script(wanted, clone, revision)
+        if wanted.persist and credentials:
+            script += _persist(context, credentials)
+        env = {
+            **context.env,
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            **settings_environment({"protocol.version": "2", "advice.detachedHead": "false",
+                                    "init.defaultBranch": "main", "core.hooksPath": "/dev/null"}),
+        }  # fmt: skip
+        ending = context.run(
+            context.command(
+                argv=["sh", "-e", "-c", script],
+                env=env,
+                cwd=str(context.folders.workspace),
+                fds={_FD: fd},
+            )
+        )
+        if ending.code == 0 and wanted.submodules != "false":
+            submodules = {**env, **settings_environment(credentials)}
+            ending = context.run(
+                context.command(
+                    argv=["sh", "-e", "-c", submodule_script(wanted)],
+                    env=submodules,
+                    cwd=str(context.folders.workspace),
+                )
+            )
+        if ending.timed_out:
+            raise ActionError("the checkout ran longer than its limit", "user.step_timeout")
+        if ending.code != 0:
+            raise ActionError(
+                f"git failed with exit code {ending.code}; its words are above", "infra.git"
+            )
+        outputs = {"commit": revision.sha, "ref": wanted.ref or _text(context.github, "ref")}
+        return StepEnd("success", exit_code=0, outputs=outputs)
+
+
+def read_inputs(context: ActionContext) -> Wanted:
+    """Return the inputs. Raises ActionError for one that can't be followed."""
+    given = {name.lower(): value.strip() for name, value in context.step.inputs.items()}
+    for name in _UNSUPPORTED:
+        if given.get(name, "").lower() not in ("", "false", "none"):
+            raise ActionError(
+                f"the built-in checkout has no input `{name}`: leave it out, or run git yourself",
+                "user.unsupported_input",
+            )
+    depth = given.get("fetch-depth") or "1"
+    if not depth.isdigit():
+        raise ActionError(f"fetch-depth is {depth!r}; expected a whole number", "user.bad_input")
+    path = PurePosixPath(given.get("path") or ".")
+    if path.is_absolute() or ".." in path.parts:
+        raise ActionError(f"path {str(path)!r} is not below the workspace", "user.bad_input")
+    submodules = (given.get("submodules") or "false").lower()
+    if submodules not in _SUBMODULES:
+        raise ActionError(
+            f"submodules is {submodules!r}; expected true, false or recursive", "user.bad_input"
+        )
+    return Wanted(
+        repository=given.get("repository", ""),
+        ref=given.get("ref", ""),
+        path=str(path),
+        depth=int(depth),
+        tags=given.get("fetch-tags", "").lower() in _TRUE,
+        persist=given.get("persist-credentials", "true").lower() in _TRUE,
+        submodules=submodules,
+        clean=given.get("clean", "true").lower() in _TRUE,
+    )
+
+
+def _revision(context: ActionContext, wanted: Wanted, clone: Clone, *, own: bool) -> Revision:
+    """Return the commit: of the run's own event unless another ref or repository is asked for."""
+    ref, sha = _text(context.github, "ref"), _text(context.github, "sha")
+    if own and wanted.ref in ("", ref) and sha:
+        return revision_of(ref, sha)
+    if own and wanted.ref == sha and sha:
+        return Revision(sha, "sha", sha)
+    return context.mirrors.resolve(clone, wanted.ref)
+
+
+def checkout_script(wanted: Wanted, clone: Clone, revision: Revision) -> str:
+    """Return what the job's shell does in the workspace; everything in it is quoted."""
+    target, refspec, checkout = _plan(revision)
+    depth = f"--depth={wanted.depth}" if wanted.depth else ""
+    tags = "--tags" if wanted.tags else "--no-tags"
+    refspecs = [refspec]
+    if wanted.depth == 0:
+        refspecs += ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
+    quoted = " ".join(map(shlex.quote, dict.fromkeys(refspecs)))
+    url = shlex.quote(public_url(clone.url))
+    clean = "git clean -q -ffdx && git reset -q --hard\n" if wanted.clean else ""
+    return f"""
+mkdir -p {shlex.quote(wanted.path)} && cd {shlex.quote(wanted.path)}
+if git rev-parse --verify -q HEAD >/dev/null 2>&1 && [ -e .git ]; then
+{clean}git remote set-url origin {url}
+else
+git init -q . && git remote add origin {url}
+fi
+git config --local gc.auto 0
+git fetch -q --force {tags} --no-recurse-submodules {depth} --update-head-ok fd::{_FD} {quoted}
+git checkout -q --force {checkout}
+echo "HEAD is now at $(git log -1 --format='%h %s')"
+""" + (f"git branch -q --set-upstream-to={shlex.quote(target)} || :\n" if target else "")
+
+
+def _plan(revision: Revision) -> tuple[str, str, str]:
+    """Return (upstream, refspec, what `git checkout` is told) of a commit."""
+    sha, name = revision.sha, revision.name
+    match revision.kind:
+        case "branch":
+            local = f"refs/remotes/origin/{name}"
+            return (
+                f"origin/{name}",
+                f"+{sha}:{local}",
+                f"-B {shlex.quote(name)} {shlex.quote(local)}",
+            )
+        case "tag":
+            local = f"refs/tags/{name}"
+            return "", f"+{sha}:{local}", shlex.quote(local)
+        case "pull":
+            local = f"refs/remotes/pull/{name}"
+            return "", f"+{sha}:{local}", shlex.quote(local)
+        case _:
+            return "", sha, f"--detach {shlex.quote(sha)}"
+
+
+def submodule_script(wanted: Wanted) -> str:
+    """Return how submodules are brought in, by the job's user with its own rights."""
+    recursive = "--recursive" if wanted.submodules == "recursive" else ""
+    depth = f"--depth={wanted.depth}" if wanted.depth else ""
+    return f"""
+cd {shlex.quote(wanted.path)}
+git submodule -q sync {recursive}
+git -c protocol.file.allow=always submodule -q update --init --force {depth} {recursive}
+"""
+
+
+def _persist(context: ActionContext, credentials: dict[str, str]) -> str:
+    """Write the credential beside the workspace; returns what makes the repository use it."""
+    lines = []
+    for key, value in credentials.items():
+        section, _, name = key.rpartition(".")
+        kind, _, origin = section.partition(".")
+        lines += [f'[{kind} "{origin}"]', f"\t{name} = {value}"]
+    path = context.folders.files / f"git-credentials-{context.step.number}.config"
+    context.folders.write(path, ("\n".join(lines) + "\n").encode())
+    return f"git config --local include.path {shlex.quote(str(path))}\n"
+
+
+def public_url(url: str) -> str:
+    """Return a clone URL without the user and password that may be written in it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _without_credential(text: str, clone: Clone) -> str:
+    return text.replace(clone.url, public_url(clone.url))
+
+
+def _text(context: object, name: str) -> str:
+    value: Value = context.get(name) if hasattr(context, "get") else None
+    return to_string(value) if value is not None else ""

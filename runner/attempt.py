@@ -1,0 +1,411 @@
+"""One attempt on one slot, from the folders to JobFinished; runs in the slot's own thread.
+
+The order of the end is fixed: every process is dead, the log's last batch is acknowledged, then
+JobFinished is appended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from infra.metrics import JOBS_RUN, LOG_LINES
+from runner.environment import github_context, runner_context
+from runner.executors.host import HostWorkplace
+from runner.folders import JobFolders
+from runner.gateway_client import GatewayError
+from runner.guards import Guard, GuardLostError
+from runner.hashing import hash_files
+from runner.logs import Batch, LogPacker
+from runner.masking import Masker
+from runner.pump import AbandonedError, Ladder, Pump
+from runner.reports import JobReport, Reports, StepReport
+from runner.step_runner import StepRunner
+from runner.steps import (
+    Ended,
+    Interruption,
+    NotRun,
+    OutputsTooLargeError,
+    Ready,
+    StepMachine,
+)
+from runner.tools import Seat, Tools
+from schemas.events import Annotation, Conclusion, RunningAttempt
+from schemas.lanes import Assignment, CancelOrder
+from schemas.workflow.errors import ExpressionError, LanguageError
+from schemas.workflow.expressions.values import Value
+from schemas.workflow.plan import JobPlan
+from schemas.workflow.plan_json import job_from_json
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_GRACE_MS = 10_000
+SUMMARY_CHARACTERS_MAX = 1 << 20
+_MESSAGE_CHARACTERS_MAX = 2_000
+_ACK_TURN_S = 0.5
+_STRATEGY: dict[str, Value] = {
+    "fail-fast": True, "job-index": 0.0, "job-total": 1.0, "max-parallel": 1.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The attempt must end this instant; `report` says whether JobFinished is still wanted."""
+
+    reason: str
+    report: bool
+
+
+class CannotRunError(Exception):
+    """The job can't be run here; the message says why, `reason` is its code."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        """Fail the job with `reason`."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class Attempt:
+    """One attempt. `run` is the slot's; `cancel` and `stop` may come from any thread."""
+
+    def __init__(
+        self, assignment: Assignment, reports: Reports, tools: Tools, *, started_ms: int
+    ) -> None:
+        """Take an accepted assignment; its JobStarted was appended at `started_ms`."""
+        self.assignment = assignment
+        self.key = (assignment.job_id or "", assignment.attempt or 0)
+        self._reports = reports
+        self._tools = tools
+        self._started_ms = started_ms
+        self._deadline_ms = tools.clock.steady_ms() + assignment.timeout_ms
+        self._stop: Stop | None = None
+        self._order: CancelOrder | None = None
+        self._ladder: Ladder | None = None
+        self._pump: Pump | None = None
+        self._machine: StepMachine | None = None
+        self._masker = Masker()
+        self._packer = LogPacker(self._masker, self._ship)
+        self._annotations: list[Annotation] = []
+        self._summaries: list[str] = []
+        self._unacked = 0
+        self._acked = threading.Condition()
+
+    def running(self) -> RunningAttempt:
+        """Return what heartbeats say of it."""
+        return RunningAttempt(job_id=self.key[0], attempt=self.key[1])
+
+    # ----------------------------------------------------------------- orders, from any thread
+
+    def cancel(self, order: CancelOrder) -> None:
+        """End the attempt with grace; the first order counts."""
+        if self._order is None:
+            self._order = order
+            self._wake()
+
+    def stop(self, reason: str, *, report: bool) -> None:
+        """Kill the attempt now."""
+        if self._stop is None:
+            self._stop = Stop(reason, report)
+            self._wake()
+            with self._acked:
+                self._acked.notify_all()
+
+    def _wake(self) -> None:
+        pump = self._pump
+        if pump is not None:
+            pump.wake()
+
+    def _interrupted(self, now_ms: int) -> Ladder | None:
+        """Return the ladder of the whole job once it is being ended; see `Pump`."""
+        if self._stop is not None:
+            raise AbandonedError(self._stop.reason)
+        if self._ladder is None:
+            if self._order is not None:
+                reason = self._order.reason or "cancel.requested"
+                self._interrupt(now_ms, self._order.grace_ms, Conclusion.CANCELLED, reason)
+            elif now_ms >= self._deadline_ms:
+                self._interrupt(now_ms, TIMEOUT_GRACE_MS, Conclusion.TIMED_OUT, "user.job_timeout")
+        return self._ladder
+
+    def _interrupt(self, now_ms: int, grace_ms: int, conclusion: Conclusion, reason: str) -> None:
+        self._ladder = Ladder(now_ms, grace_ms)
+        if self._machine is not None:
+            self._machine.interrupt(Interruption(conclusion, reason))
+        words = "is over its time limit" if conclusion is Conclusion.TIMED_OUT else "was cancelled"
+        self._say(f"##[error]The job {words}.")
+
+    # ----------------------------------------------------------------- the attempt
+
+    def run(self, guard: Guard, seat: Seat) -> None:
+        """Run the job to its end and report it; never raises."""
+        ended, message = Ended(Conclusion.FAILURE, "infra.runner_error"), ""
+        outputs: dict[str, str] = {}
+        try:
+            ended, message, outputs = self._job(guard, seat)
+        except AbandonedError as error:
+            ended = Ended(Conclusion.FAILURE, str(error))
+        except GuardLostError as error:
+            ended, message = Ended(Conclusion.FAILURE, "infra.guard_lost"), str(error)
+        except Exception as error:  # the slot must live on, and the scheduler must hear
+            logger.exception("attempt failed in the runner", extra=self._fields())
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "infra.disk_full" if full else "infra.runner_error"
+            ended, message = Ended(Conclusion.FAILURE, reason), f"{type(error).__name__}: {error}"
+        if message:
+            self._say(f"##[error]{message}")
+        self._finish(ended, message, outputs)
+
+    def _job(self, guard: Guard, seat: Seat) -> tuple[Ended, str, dict[str, str]]:
+        assignment, tools = self.assignment, self._tools
+        try:
+            plan = job_from_json(assignment.job_json)
+            contexts: dict[str, Any] = json.loads(assignment.contexts_json)
+            _check(plan)
+        except CannotRunError as error:
+            return Ended(Conclusion.FAILURE, error.reason), str(error), {}
+        except (LanguageError, ValueError) as error:
+            return Ended(Conclusion.FAILURE, "infra.bad_assignment"), str(error), {}
+        folders = JobFolders.create(
+            seat.work,
+            attempt=f"{self.key[0]}@{self.key[1]}@{tools.identity.boot_id}",
+            repository=assignment.repository,
+            tool_cache=tools.tool_cache,
+            user=seat.user,
+        )
+        pump = self._pump = Pump(
+            guard, self._packer, tools.clock,
+            accepts=tools.spool.accepts, interrupted=self._interrupted,
+        )  # fmt: skip
+        workplace = HostWorkplace(folders, guard, pump, tools.cleaner)
+        try:
+            return self._steps(plan, contexts, workplace)
+        finally:
+            self._pump = None
+            workplace.close()
+
+    def _steps(
+        self, plan: JobPlan, given: dict[str, Any], workplace: HostWorkplace
+    ) -> tuple[Ended, str, dict[str, str]]:
+        try:
+            contexts = self._contexts(plan, given, workplace.folders)
+            machine = self._machine = StepMachine(
+                plan,
+                contexts,
+                env=given.get("env") or {},
+                hash_files=lambda patterns: hash_files(workplace.folders.workspace, patterns),
+            )
+        except ExpressionError as error:
+            return Ended(Conclusion.FAILURE, "user.bad_expression"), f"env: {error}", {}
+        except GatewayError as error:
+            return Ended(Conclusion.FAILURE, "infra.gateway"), str(error), {}
+        runner = StepRunner(
+            self.assignment, self._reports, self._tools, self._packer, workplace, contexts,
+            annotations=self._annotations, summaries=self._summaries,
+        )  # fmt: skip
+        while not isinstance(step := self._next(machine), Ended):
+            if isinstance(step, NotRun):
+                self._not_run(step)
+            else:
+                self._run_step(machine, runner, step)
+        for pid, name in workplace.sweep():
+            self._say(f"Ended process {pid} ({name}), which a step had left running")
+        return self._concluded(machine, step)
+
+    def _next(self, machine: StepMachine) -> Ready | NotRun | Ended:
+        self._interrupted(self._tools.clock.steady_ms())
+        return machine.next()
+
+    def _run_step(self, machine: StepMachine, runner: StepRunner, step: Ready) -> None:
+        clock = self._tools.clock
+        began_ms, first_line = clock.now_ms(), self._packer.lines
+        before = machine.interruption
+        if self._ladder is not None and self._is_grace_over():
+            end = runner.not_begun()
+        else:
+            end = runner.run(step, machine)
+            if machine.interruption is not None and before is None:
+                end = runner.interrupted(end)
+        conclusion = machine.finished(end)
+        ended_ms = clock.now_ms()
+        report = StepReport(
+            number=step.number,
+            name=self._masker.mask_text(step.name),
+            outcome=end.outcome,
+            conclusion=conclusion,
+            exit_code=end.exit_code,
+            started_at=began_ms,
+            finished_at=ended_ms,
+            first_line=first_line,
+            lines=self._packer.lines - first_line,
+            reason=end.reason,
+        )
+        self._tools.spool.append(self._reports.step_finished(ended_ms, report))
+
+    def _is_grace_over(self) -> bool:
+        ladder = self._ladder
+        now_ms = self._tools.clock.steady_ms()
+        return ladder is not None and now_ms >= ladder.start_ms + ladder.grace_ms
+
+    def _not_run(self, step: NotRun) -> None:
+        now_ms, first_line = self._tools.clock.now_ms(), self._packer.lines
+        if step.message:
+            self._packer.say(now_ms, step.number, f"##[error]{step.message}")
+        report = StepReport(
+            number=step.number,
+            name=self._masker.mask_text(step.name),
+            outcome=step.outcome,
+            conclusion=step.conclusion,
+            started_at=now_ms,
+            finished_at=now_ms,
+            first_line=first_line,
+            lines=self._packer.lines - first_line,
+            reason="user.bad_expression" if step.message else "",
+        )
+        self._tools.spool.append(self._reports.step_finished(now_ms, report))
+
+    def _concluded(self, machine: StepMachine, ended: Ended) -> tuple[Ended, str, dict[str, str]]:
+        try:
+            outputs = machine.outputs()
+        except OutputsTooLargeError as error:
+            return Ended(Conclusion.FAILURE, "user.outputs_too_large"), str(error), {}
+        except ExpressionError as error:
+            return Ended(Conclusion.FAILURE, "user.bad_expression"), f"outputs: {error}", {}
+        for name in [name for name, text in outputs.items() if self._masker.contains(text)]:
+            del outputs[name]
+            self._say(
+                f"##[warning]Output '{name}' is left out: it may contain a secret, and what jobs "
+                "pass to each other is not secret"
+            )
+        return ended, "", outputs
+
+    # ----------------------------------------------------------------- what the steps may read
+
+    def _contexts(
+        self, plan: JobPlan, given: dict[str, Any], folders: JobFolders
+    ) -> dict[str, Value]:
+        places = folders.places
+        secrets = self._secrets()
+        payload = self._event(given)
+        folders.write(folders.root / "event.json", payload, mode=0o644)
+        token = secrets.get("GITHUB_TOKEN", "")
+        github = github_context(
+            given.get("github") or {}, job_id=plan.local_id, places=places, token=token
+        )
+        return {
+            "github": github,
+            "needs": given.get("needs") or {},
+            "matrix": given.get("matrix"),
+            "strategy": given.get("strategy") or _STRATEGY,
+            "inputs": given.get("inputs") or {},
+            "vars": given.get("vars") or {},
+            "secrets": dict(secrets),
+            "runner": runner_context(self._tools.facts, places),
+            "job": {},
+        }
+
+    def _secrets(self) -> dict[str, str]:
+        """Fetch the secrets that the job mentions, and mask them before anything can print one."""
+        assignment = self.assignment
+        if not assignment.secrets or not assignment.secrets_allowed:
+            return {}
+        released = self._tools.gateway.secrets(assignment, assignment.secrets)
+        self._masker.add(*released.secrets.values())
+        for name, why in sorted(released.refused.items()):
+            self._say(f"##[warning]Secret {name} is not available: {why}")
+        return released.secrets
+
+    def _event(self, given: dict[str, Any]) -> bytes:
+        """Return the webhook's payload; one that was too big for its event comes from the gateway.
+
+        It then becomes `github.event` too.
+        """
+        uri = self.assignment.payload_uri
+        if uri:
+            payload = self._tools.gateway.payload(uri.rpartition("/")[2].partition(".")[0])
+            try:
+                given.setdefault("github", {})["event"] = json.loads(payload)
+            except ValueError as error:
+                raise GatewayError(f"the event's payload is damaged: {error}") from error
+            return payload
+        event = (given.get("github") or {}).get("event") or {}
+        return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
+
+    # ----------------------------------------------------------------- the end
+
+    def _finish(self, ended: Ended, message: str, outputs: dict[str, str]) -> None:
+        if self._stop is not None and not self._stop.report:
+            self._packer.flush(self._tools.clock.now_ms())
+            return
+        now_ms = self._tools.clock.now_ms()
+        total = (self._packer.lines, self._packer.digest.hexdigest())
+        self._append_log(
+            self._reports.log_batch(now_ms, self._packer.take(), last=True, total=total)
+        )
+        if not self._wait_for_log():
+            return
+        now_ms = self._tools.clock.now_ms()
+        report = JobReport(
+            conclusion=ended.conclusion,
+            reason=ended.reason,
+            message=self._masker.mask_text(message)[:_MESSAGE_CHARACTERS_MAX],
+            outputs=outputs,
+            started_at=self._started_ms,
+            finished_at=now_ms,
+            log_lines=total[0],
+            log_sha256=total[1],
+            summary=self._masker.mask_text("\n".join(self._summaries))[:SUMMARY_CHARACTERS_MAX],
+            annotations=tuple(self._annotations),
+        )
+        self._tools.spool.append(self._reports.finished(now_ms, report))
+        self._tools.meters.count(JOBS_RUN, ended.conclusion)
+        self._tools.meters.count(LOG_LINES, by=total[0])
+
+    def _wait_for_log(self) -> bool:
+        """Wait until every batch is durable; False when the attempt was taken away meanwhile."""
+        with self._acked:
+            while self._unacked:
+                if self._stop is not None and not self._stop.report:
+                    return False
+                self._acked.wait(_ACK_TURN_S)
+        return True
+
+    def _ship(self, batch: Batch) -> None:
+        self._append_log(self._reports.log_batch(self._tools.clock.now_ms(), batch))
+
+    def _append_log(self, record: Any) -> None:
+        with self._acked:
+            self._unacked += 1
+        self._tools.spool.append(record, self._log_acked)
+
+    def _log_acked(self) -> None:
+        with self._acked:
+            self._unacked -= 1
+            if not self._unacked:
+                self._acked.notify_all()
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(ValueError):
+            self._packer.say(self._tools.clock.now_ms(), 0, text)
+
+    def _fields(self) -> dict[str, object]:
+        return {
+            "run_id": self.assignment.run_id,
+            "job_id": self.key[0],
+            "attempt": self.key[1],
+            "repository": self.assignment.repository,
+        }
+
+
+def _check(plan: JobPlan) -> None:
+    """Refuse what this runner can't do. Raises CannotRunError."""
+    if plan.container is not None or plan.services:
+        raise CannotRunError(
+            f"job {plan.id!r} wants containers (`container` or `services`), and this runner has "
+            "no container engine: give it labels of a runner that has one",
+            "user.unsupported_container",
+        )

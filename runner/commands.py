@@ -1,0 +1,152 @@
+"""Carries out what a step says by commands in its output and in its command files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runner.folders import CommandFileReadError, JobFolders
+from runner.masking import Masker
+from schemas.events import Annotation
+from schemas.workflow import command_processor as processor
+from schemas.workflow.command_files import (
+    FILE_BYTES_MAX,
+    SUMMARY_BYTES_MAX,
+    CommandFileError,
+    Entries,
+    parse_entries,
+    parse_environment,
+    parse_paths,
+    prepended,
+)
+
+ANNOTATIONS_MAX = 50
+ANNOTATION_CHARACTERS_MAX = 4096
+#: Annotations as a whole stay a small part of the largest record.
+_PATH_CHARACTERS_MAX = 1024
+
+
+@dataclass(slots=True)
+class Effects:
+    """What a step's commands and files come to."""
+
+    outputs: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+    state: dict[str, str] = field(default_factory=dict)
+    summary: str = ""
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+class StepCommands:
+    """The commands of one step; `on_command` is what its streams are split with."""
+
+    def __init__(
+        self, masker: Masker, annotations: list[Annotation], *, step: int, env: Mapping[str, str]
+    ) -> None:
+        """Add masks to `masker` and remarks to `annotations`."""
+        self._masker = masker
+        self._annotations = annotations
+        self._step = step
+        self._processor = processor.CommandProcessor(env=env)
+        self._errors: list[str] = []
+        self._masks = 0
+
+    def on_command(self, line: bytes) -> bytes | None:
+        """Take a line that may be a command; returns what the log shows for it."""
+        text = line.decode("utf-8", "replace")
+        outcome = self._processor.process(text)
+        if not outcome.processed:
+            return line
+        self._add_masks()
+        if outcome.error is not None:
+            self._errors.append(outcome.error)
+            return f"##[error]{outcome.error}".encode()
+        if outcome.annotation is not None:
+            return self._annotate(outcome.annotation)
+        command = outcome.command
+        if command is not None and command.name in ("group", "endgroup", "debug"):
+            return f"##[{command.name}]{_one_line(command.data)}".encode()
+        return None if outcome.output == "" else line
+
+    def _add_masks(self) -> None:
+        fresh = self._processor.masks[self._masks :]
+        self._masks += len(fresh)
+        for mask in fresh:
+            self._masker.add(mask)
+
+    def _annotate(self, found: processor.Annotation) -> bytes:
+        if len(self._annotations) < ANNOTATIONS_MAX:
+            self._annotations.append(annotation(found, self._masker, step=self._step))
+        return f"##[{found.level}]{_one_line(found.message)}".encode()
+
+    def effects(self, folders: JobFolders, files: Mapping[str, str]) -> Effects:
+        """Read the command files of the step that ended; its output's commands come first."""
+        effects = Effects(
+            outputs=dict(self._processor.outputs),
+            env=dict(self._processor.variables),
+            paths=self._processor.path,
+            state=dict(self._processor.state),
+            errors=self._errors,
+        )
+        effects.outputs |= self._entries(effects, folders, files["OUTPUT"]).values
+        environment = self._entries(effects, folders, files["ENV"], is_environment=True)
+        effects.env |= environment.values
+        effects.warnings += environment.issues
+        effects.state |= self._entries(effects, folders, files["STATE"]).values
+        added = parse_paths(self._read(effects, folders, files["PATH"], FILE_BYTES_MAX))
+        effects.paths = prepended(effects.paths, added)
+        effects.summary = self._summary(effects, folders, files["STEP_SUMMARY"])
+        return effects
+
+    def _entries(
+        self, effects: Effects, folders: JobFolders, path: str, *, is_environment: bool = False
+    ) -> Entries:
+        parse = parse_environment if is_environment else parse_entries
+        try:
+            return parse(self._read(effects, folders, path, FILE_BYTES_MAX))
+        except CommandFileError as error:
+            effects.errors.append(str(error))
+            return Entries()
+
+    def _read(self, effects: Effects, folders: JobFolders, path: str, bytes_max: int) -> bytes:
+        try:
+            return folders.read_command_file(path, bytes_max)
+        except CommandFileReadError as error:
+            effects.errors.append(str(error))
+            return b""
+
+    def _summary(self, effects: Effects, folders: JobFolders, path: str) -> str:
+        data = self._read(effects, folders, path, SUMMARY_BYTES_MAX)
+        if len(data) > SUMMARY_BYTES_MAX:
+            effects.warnings.append(
+                f"The step's summary is over {SUMMARY_BYTES_MAX} bytes and is left out."
+            )
+            return ""
+        return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+
+
+def annotation(found: processor.Annotation, masker: Masker, *, step: int) -> Annotation:
+    """Return a remark as an event carries it: masked and cut to size."""
+    given = found.properties
+    return Annotation(
+        level=found.level,
+        message=masker.mask_text(found.message)[:ANNOTATION_CHARACTERS_MAX],
+        path=masker.mask_text(given.get("file", ""))[:_PATH_CHARACTERS_MAX],
+        line=_number(given.get("line")),
+        end_line=_number(given.get("endLine")),
+        column=_number(given.get("col")),
+        end_column=_number(given.get("endColumn")),
+        title=masker.mask_text(given.get("title", ""))[:_PATH_CHARACTERS_MAX],
+        step=step,
+    )
+
+
+def _number(text: str | None) -> int:
+    text = (text or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "").replace("\n", "%0A")

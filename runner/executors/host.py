@@ -1,0 +1,60 @@
+"""Runs steps on the machine itself: own session, own user where possible, own folders, a guard."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from runner.executors import Command
+from runner.folders import Cleaner, JobFolders
+from runner.guards import Guard, GuardLostError
+from runner.pump import Ending, Pump
+
+ISOLATION_USER = "host-user"  # a system user other than the services'
+ISOLATION_PROCESS = "host"  # the runner's own user
+
+
+class HostWorkplace:
+    """An attempt on this machine; every process of it is a descendant of `guard`."""
+
+    def __init__(self, folders: JobFolders, guard: Guard, pump: Pump, cleaner: Cleaner) -> None:
+        """Work in `folders`; nothing runs yet."""
+        self.folders = folders
+        self._guard = guard
+        self._pump = pump
+        self._cleaner = cleaner
+        self._timeout_ms: int | None = None
+
+    def start(self, command: Command) -> None:
+        """Start a process through the guard."""
+        out, err = self._pump.open_pipes(command.step, command.on_command)
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._guard.spawn(
+                command.argv,
+                env=command.env,
+                cwd=command.cwd,
+                user=self.folders.user,
+                fds={0: nothing, 1: out, 2: err, **command.fds},
+            )
+        finally:
+            for fd in (nothing, out, err):
+                os.close(fd)
+        self._timeout_ms = command.timeout_ms
+
+    def wait(self) -> Ending:
+        """Move output until the process ended."""
+        return self._pump.wait(self._timeout_ms)
+
+    def sweep(self) -> list[tuple[int, str]]:
+        """Kill what is left, wherever it went, then take its last words."""
+        found = self._guard.sweep()
+        self._pump.drain()
+        return found
+
+    def close(self) -> None:
+        """Kill what is left and remove the folders, in the background."""
+        with contextlib.suppress(GuardLostError):
+            self._guard.sweep()
+        self._pump.close()
+        self._cleaner.remove(self.folders.root)

@@ -1,0 +1,111 @@
+"""Asks the gateway for what an attempt may have, just in time."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.identity import Identity
+from schemas.lanes import Assignment
+
+CLONE = "__clone__"
+_TIMEOUT_S = 10
+_PAYLOAD_BYTES_MAX = 32 * 1024 * 1024
+
+
+class GatewayError(Exception):
+    """The gateway did not answer, or refused; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """Where a repository is cloned from, and with what."""
+
+    url: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Secrets by name, and what was refused and why."""
+
+    secrets: dict[str, str] = field(repr=False)
+    refused: dict[str, str]
+
+
+class GatewayClient:
+    """Speaks for the attempts of one boot; `token` reads the installation's runner token."""
+
+    def __init__(self, url: str, token: Callable[[], str], identity: Identity) -> None:
+        """Ask the gateway at `url`."""
+        self._url = url.rstrip("/")
+        self._token = token
+        self._identity = identity
+
+    def secrets(self, assignment: Assignment, names: Iterable[str]) -> Released:
+        """Return the secrets of `names`; "*" stands for all. Raises GatewayError."""
+        found = self._post(assignment, names)
+        secrets = {str(k): str(v) for k, v in found.get("secrets", {}).items()}
+        return Released(secrets, {str(k): str(v) for k, v in found.get("refused", {}).items()})
+
+    def clone(self, assignment: Assignment, repository: str = "") -> Clone:
+        """Return the URL and credential of the job's repository, or of another registered one."""
+        name = f"{CLONE}{repository}" if repository else CLONE
+        found = self._post(assignment, (name,))
+        clone = found.get("secrets", {}).get(name)
+        if not isinstance(clone, dict):
+            why = found.get("refused", {}).get(name, "the gateway did not say why")
+            raise GatewayError(f"no access to {repository or assignment.repository}: {why}")
+        return Clone(
+            str(clone["url"]), str(clone.get("username", "")), str(clone.get("password", ""))
+        )
+
+    def payload(self, sha256: str) -> bytes:
+        """Return a webhook's payload that was too big for its event."""
+        return self._answer(self._request(f"/v1/payloads/{sha256}"))
+
+    def _post(self, assignment: Assignment, names: Iterable[str]) -> dict[str, Any]:
+        body = {
+            "job_id": assignment.job_id,
+            "attempt": assignment.attempt,
+            "runner_id": self._identity.runner_id,
+            "boot_id": self._identity.boot_id,
+            "names": list(names),
+            "position": assignment.position,
+        }
+        request = self._request("/v1/secrets", json.dumps(body).encode())
+        found = json.loads(self._answer(request))
+        if not isinstance(found, dict):
+            raise GatewayError("the gateway's answer is no object")
+        return found
+
+    def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+        headers = {"Authorization": f"Bearer {self._token()}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return urllib.request.Request(f"{self._url}{path}", body, headers)  # noqa: S310
+
+    def _answer(self, request: urllib.request.Request) -> bytes:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=_TIMEOUT_S) as response:
+                return bytes(response.read(_PAYLOAD_BYTES_MAX))
+        except urllib.error.HTTPError as error:
+            with error:
+                raise GatewayError(f"the gateway refused: {_detail(error)}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayError(f"the gateway at {self._url} does not answer: {error}") from error
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    try:
+        found = json.loads(error.read(65_536))
+        return str(found.get("detail") or found.get("title") or error.reason)
+    except (ValueError, AttributeError, OSError):
+        return f"{error.code} {error.reason}"

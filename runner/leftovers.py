@@ -1,0 +1,45 @@
+"""Finds and kills processes that a crash of runner and guards together left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from pathlib import Path
+
+from runner.environment import MARKER
+
+logger = logging.getLogger(__name__)
+
+
+def kill_leftovers(runner_id: str) -> int:
+    """Kill every process that bears this runner's mark in its environment; returns how many.
+
+    Called at the start, when nothing of this runner may run. Guards kill by descent and miss
+    nothing while they live; this is for the day when they were killed too.
+    """
+    mark = f"{MARKER}={runner_id}\0".encode()
+    killed = 0
+    for _ in range(10):
+        found = [pid for pid in _pids() if pid != os.getpid() and mark in _environment(pid)]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        killed += len(found)
+        if not found:
+            break
+    if killed:
+        logger.warning("killed %d processes that an earlier boot had left behind", killed)
+    return killed
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return b"\0" + Path(f"/proc/{pid}/environ").read_bytes() + b"\0"
+    except OSError:
+        return b""

@@ -1,0 +1,339 @@
+"""The step machine of one job: which step runs next, with what, and what the job comes to. Pure.
+
+It is told what happened (`finished`, `interrupt`) and asked what to do (`next`); it starts nothing
+and reads no clock. Contexts are GitHub's; what the runner alone knows of them (folders, the job's
+own state) is given when the machine is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from schemas.events import Conclusion
+from schemas.workflow.errors import ExpressionError
+from schemas.workflow.expressions import evaluate_condition, evaluate_template, evaluate_value
+from schemas.workflow.expressions.values import Value, to_number, to_string, truthy
+from schemas.workflow.plan import JobPlan, StepPlan
+from schemas.workflow.status import JobStatus, StepResult, StepScope, conclude_step, status_after
+
+OUTPUT_BYTES_MAX = 64 * 1024
+_HIDDEN = "__"  # ids that the plan made up are in no context
+_MINUTE_MS = 60_000
+
+HashFiles = Callable[[list[str]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class PostStep:
+    """What an action wants run after the job's steps; the last one asked for runs first.
+
+    `payload` is the action's own; the machine only carries it.
+    """
+
+    name: str
+    condition: str = "always()"
+    payload: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A step to run now, with everything evaluated; exactly one of `run` and `uses` is set."""
+
+    number: int
+    id: str
+    name: str
+    run: str | None = None
+    uses: str | None = None
+    shell: str | None = None
+    working_directory: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    continue_on_error: bool = False
+    timeout_ms: int | None = None
+    post: PostStep | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotRun:
+    """A step that does not run: skipped by its condition, or failed because it can't be read."""
+
+    number: int
+    id: str
+    name: str
+    outcome: StepResult
+    conclusion: StepResult
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Every step is behind: the job's conclusion and the reason beside it."""
+
+    conclusion: Conclusion
+    reason: str = ""
+
+
+Next = Ready | NotRun | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """What became of a step that ran; `env` and `paths` hold from the next step on."""
+
+    outcome: StepResult
+    reason: str = ""
+    exit_code: int | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+    posts: tuple[PostStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """Why the job is being ended from outside; decides its conclusion whatever the steps do."""
+
+    conclusion: Conclusion
+    reason: str
+
+
+class OutputsTooLargeError(Exception):
+    """A job's outputs are over the limit; write less to GITHUB_OUTPUT, or use an artifact."""
+
+
+Phase = Literal["main", "post"]
+
+
+class StepMachine:
+    """Goes through the steps of one job."""
+
+    def __init__(
+        self,
+        job: JobPlan,
+        contexts: Mapping[str, Value],
+        *,
+        env: Mapping[str, Value] | None = None,
+        hash_files: HashFiles | None = None,
+    ) -> None:
+        """Begin before the first step.
+
+        `contexts` holds github, needs, matrix, strategy, inputs, vars, secrets, runner and job;
+        `env` is the workflow's, the job's comes after it. Raises ExpressionError when either
+        can't be evaluated.
+        """
+        self.job = job
+        self.status: JobStatus | None = None
+        self.reason = ""
+        self.interruption: Interruption | None = None
+        self.steps: dict[str, Value] = {}
+        self.paths: tuple[str, ...] = ()
+        self._hash_files = hash_files
+        self._contexts: dict[str, Value] = {**contexts, "steps": self.steps}
+        self.env: dict[str, str] = {}
+        for variables in (env or {}, job.env):
+            self.env.update(self._variables(variables, scope={**contexts, "env": {**self.env}}))
+        defaults = job.defaults_run
+        scope = {**contexts, "env": {**self.env}}
+        self._default_shell = _optional(defaults.shell, scope)
+        self._default_directory = _optional(defaults.working_directory, scope)
+        self._posts: list[PostStep] = []
+        self._phase: Phase = "main"
+        self._index = 0
+        self._number = 0
+        self._running: Ready | None = None
+
+    # ----------------------------------------------------------------- what to do
+
+    def next(self) -> Next:
+        """Return the next step to run or to pass over, or the end."""
+        assert self._running is None, "the step before has not finished"
+        if self._phase == "main":
+            if self._index < len(self.job.steps):
+                step = self.job.steps[self._index]
+                self._index += 1
+                self._number += 1
+                return self._main_step(step)
+            self._phase = "post"
+        if self._posts:
+            self._number += 1
+            return self._post_step(self._posts.pop())
+        return self._end()
+
+    def _main_step(self, step: StepPlan) -> Next:
+        contexts = self._scope(dict(self.env))
+        shown = display_name(step)
+        try:
+            if not evaluate_condition(
+                step.condition, contexts, StepScope(self.status), hash_files=self._hash_files
+            ):
+                self._record(step.id, "skipped", "skipped", {})
+                return NotRun(self._number, step.id, shown, "skipped", "skipped")
+        except ExpressionError as error:
+            return self._unreadable(step, shown, error, continue_on_error=False)
+        continue_on_error = False
+        try:
+            env = {**self.env, **self._variables(step.env, scope=contexts)}
+            contexts = self._scope(dict(env))
+            shown = self._text(step.name, contexts) if step.name else shown
+            continue_on_error = truthy(self._value(step.continue_on_error, contexts))
+            ready = self._ready(step, shown, env, contexts, continue_on_error=continue_on_error)
+        except ExpressionError as error:
+            return self._unreadable(step, shown, error, continue_on_error=continue_on_error)
+        self._running = ready
+        return ready
+
+    def _ready(
+        self,
+        step: StepPlan,
+        name: str,
+        env: dict[str, str],
+        contexts: Mapping[str, Value],
+        *,
+        continue_on_error: bool,
+    ) -> Ready:
+        is_script = step.run is not None
+        shell = self._text(step.shell, contexts) if step.shell else self._default_shell
+        directory = (
+            self._text(step.working_directory, contexts)
+            if step.working_directory
+            else self._default_directory
+        )
+        return Ready(
+            number=self._number,
+            id=step.id,
+            name=name,
+            run=self._text(step.run, contexts) if step.run is not None else None,
+            uses=step.uses,
+            shell=shell if is_script else None,
+            working_directory=directory if is_script else None,
+            env=env,
+            inputs=self._variables(step.with_, scope=contexts),
+            continue_on_error=continue_on_error,
+            timeout_ms=self._timeout_ms(step.timeout_minutes, contexts),
+        )
+
+    def _post_step(self, post: PostStep) -> Next:
+        contexts = self._scope(dict(self.env))
+        try:
+            holds = evaluate_condition(post.condition, contexts, StepScope(self.status))
+        except ExpressionError as error:
+            self._conclude("failure", reason="user.bad_expression")
+            return NotRun(self._number, "", post.name, "failure", "failure", str(error))
+        if not holds:
+            return NotRun(self._number, "", post.name, "skipped", "skipped")
+        self._running = Ready(
+            number=self._number, id="", name=post.name, env=dict(self.env), post=post
+        )
+        return self._running
+
+    # ----------------------------------------------------------------- what happened
+
+    def finished(self, end: StepEnd) -> StepResult:
+        """Take how the running step ended; returns its conclusion."""
+        step = self._running
+        assert step is not None, "no step is running"
+        self._running = None
+        self.env.update(end.env)
+        for path in end.paths:
+            self.paths = (path, *(kept for kept in self.paths if kept != path))
+        self._posts.extend(end.posts)
+        conclusion = conclude_step(end.outcome, continue_on_error=step.continue_on_error)
+        if step.post is None:
+            self._record(step.id, end.outcome, conclusion, end.outputs)
+        self._conclude(conclusion, reason=end.reason)
+        return conclusion
+
+    def interrupt(self, interruption: Interruption) -> None:
+        """The job is being cancelled or its time is over: from now on `cancelled()` holds."""
+        if self.interruption is None:
+            self.interruption = interruption
+        self.status = "cancelled"
+
+    def outputs(self) -> dict[str, str]:
+        """Return the job's outputs. Raises ExpressionError or OutputsTooLargeError."""
+        contexts = self._scope(dict(self.env))
+        found = {name: self._text(text, contexts) for name, text in self.job.outputs.items()}
+        size = sum(len(name.encode()) + len(text.encode()) for name, text in found.items())
+        if size > OUTPUT_BYTES_MAX:
+            raise OutputsTooLargeError(
+                f"the outputs of the job are {size} bytes together, the limit is "
+                f"{OUTPUT_BYTES_MAX}: pass less, or pass it in an artifact"
+            )
+        return {name: text for name, text in found.items() if text}
+
+    def evaluate(self, text: str) -> str:
+        """Return a template of the job evaluated as it stands now."""
+        return self._text(text, self._scope(dict(self.env)))
+
+    # ----------------------------------------------------------------- inside
+
+    def _end(self) -> Ended:
+        if self.interruption is not None:
+            return Ended(self.interruption.conclusion, self.interruption.reason)
+        conclusion = Conclusion(self.status or "success")
+        return Ended(conclusion, "" if conclusion is Conclusion.SUCCESS else self.reason)
+
+    def _unreadable(
+        self, step: StepPlan, name: str, error: ExpressionError, *, continue_on_error: bool
+    ) -> NotRun:
+        conclusion = conclude_step("failure", continue_on_error=continue_on_error)
+        self._record(step.id, "failure", conclusion, {})
+        self._conclude(conclusion, reason="user.bad_expression")
+        return NotRun(
+            self._number, step.id, name, "failure", conclusion, f"line {step.line}: {error}"
+        )
+
+    def _record(
+        self, step_id: str, outcome: StepResult, conclusion: StepResult, outputs: Mapping[str, str]
+    ) -> None:
+        if not step_id.startswith(_HIDDEN):
+            shown: dict[str, Value] = dict(outputs)
+            self.steps[step_id] = {
+                "outputs": shown,
+                "outcome": outcome,
+                "conclusion": conclusion,
+            }
+
+    def _conclude(self, conclusion: StepResult, *, reason: str) -> None:
+        before = self.status
+        self.status = status_after(self.status, conclusion)
+        if self.status not in (before, "success"):
+            self.reason = reason
+
+    def _scope(self, env: dict[str, Value]) -> dict[str, Value]:
+        job = self._contexts.get("job")
+        now: Value = {**(job if isinstance(job, dict) else {}), "status": self.status or "success"}
+        return {**self._contexts, "env": env, "job": now}
+
+    def _text(self, template: str, contexts: Mapping[str, Value]) -> str:
+        return evaluate_template(template, contexts, hash_files=self._hash_files)
+
+    def _value(self, template: Value, contexts: Mapping[str, Value]) -> Value:
+        return evaluate_value(template, contexts, hash_files=self._hash_files)
+
+    def _variables(
+        self, variables: Mapping[str, Value], *, scope: Mapping[str, Value]
+    ) -> dict[str, str]:
+        return {name: to_string(self._value(value, scope)) for name, value in variables.items()}
+
+    def _timeout_ms(self, minutes: Value, contexts: Mapping[str, Value]) -> int | None:
+        if minutes is None:
+            return None
+        number = to_number(self._value(minutes, contexts))
+        return int(number * _MINUTE_MS) if 0 < number < float("inf") else None
+
+
+def _optional(template: str | None, contexts: Mapping[str, Value]) -> str | None:
+    return evaluate_template(template, contexts) if template else None
+
+
+def display_name(step: StepPlan) -> str:
+    """Return a step's name when it has none of its own, as GitHub shows it."""
+    if step.name:
+        return step.name
+    if step.uses:
+        return f"Run {step.uses}"
+    first = next((line.strip() for line in (step.run or "").splitlines() if line.strip()), "")
+    return f"Run {first}"

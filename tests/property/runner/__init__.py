@@ -1,0 +1,1 @@
+"""The runner's pure parts, and its parts that need nothing but this machine."""
