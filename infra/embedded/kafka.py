@@ -45,8 +45,8 @@ BROKER_CONFIG: dict[str, object] = {
     # What a killed producer left open is ended within its own time-out, not 10 s later.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": 500,
     # KIP-848 groups: a killed member is noticed after 3 s; the broker sets this, not the client.
-    "group.consumer.session.timeout.ms": 3_000,
-    "group.consumer.min.session.timeout.ms": 3_000,
+    "group.consumer.session.timeout.ms": 2_000,
+    "group.consumer.min.session.timeout.ms": 2_000,
     "group.consumer.heartbeat.interval.ms": 500,
     "group.consumer.min.heartbeat.interval.ms": 500,
     "group.min.session.timeout.ms": 1_000,
@@ -127,7 +127,7 @@ class Broker:
         """Check the jars, write the configuration, format once; return the command to run."""
         jars.fetch(self.cache)
         class_path = jars.class_path(self.cache)
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(self.home / "ports", f"{self.port} {self.controller_port}\n")
         # Native libraries are unpacked here at every start; a killed broker leaves them behind.
         shutil.rmtree(self.home / "tmp", ignore_errors=True)
@@ -204,6 +204,7 @@ class Broker:
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
             "-XX:+ExitOnOutOfMemoryError",
+            "-XX:-UsePerfData",
             f"-Djava.io.tmpdir={self.home / 'tmp'}",
             f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
             "-Dfile.encoding=UTF-8",

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,7 @@ class Listener:
     waiting: Callable[[Status], None]
 
 
-def bring_up(
-    settings: Settings, listener: Listener, *, supervisor: Sequence[str] = SUPERVISOR
-) -> Status:
+def bring_up(settings: Settings, listener: Listener) -> Status:
     """Start what does not run, and return the status once everything is ready.
 
     Idempotent. Raises EmbeddedError with what failed and what to do; what was started goes on.
@@ -70,7 +68,7 @@ def bring_up(
         starting = child is not None and processes.is_alive(child)
         if not starting and not has_supervisor(settings):
             _raise_failure(settings, starts)
-            child = _start_supervisor(settings, supervisor)
+            child = _start_supervisor(settings)
             starts += 1
         status = status_of(settings)
         if status is not None:
@@ -141,8 +139,9 @@ def make_home(settings: Settings) -> None:
     """Make the folders. Raises EmbeddedError if this user must not."""
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        settings.run_dir.mkdir(exist_ok=True)
-        settings.logs_dir.mkdir(exist_ok=True)
+        # Jobs of other users of this machine have no business there.
+        settings.run_dir.mkdir(exist_ok=True, mode=0o700)
+        settings.logs_dir.mkdir(exist_ok=True, mode=0o700)
         settings.cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EmbeddedError(
@@ -160,10 +159,10 @@ def prepare_kafka(settings: Settings, listener: Listener) -> None:
     jars.class_path(settings.cache)
 
 
-def _start_supervisor(settings: Settings, supervisor: Sequence[str]) -> ProcessName:
+def _start_supervisor(settings: Settings) -> ProcessName:
     """Start one that outlives this command; if there is one already, it ends at once."""
     return processes.spawn(
-        [sys.executable, *supervisor],
+        [sys.executable, *SUPERVISOR],
         log_path=settings.logs_dir / "supervisor.log",
         pid_path=settings.run_dir / "supervisor.pid",
         env={**os.environ, "TAILRACE_HOME": str(settings.home)},

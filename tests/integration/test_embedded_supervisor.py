@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from infra.cli import main
+from infra.cli.up import Screen
 from infra.embedded import jars, operator, processes
 from infra.embedded.control import ask
 from infra.embedded.errors import EmbeddedError
@@ -38,6 +39,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TAILRACE_HOME", str(home))
     monkeypatch.setenv("TAILRACE_CACHE", str(cache_dir()))
     monkeypatch.setenv("TAILRACE_START_TIMEOUT_S", "60")
+    monkeypatch.setattr(operator, "SUPERVISOR", SUPERVISOR)
     # Tests beside this one would look at the same usual ports at the same moment.
     servers = ("kafka", "kafka-controller", "postgres")
     (home / "run").mkdir(parents=True)
@@ -254,6 +256,27 @@ def test_a_full_disk_is_told_before_anything_is_started(monkeypatch: pytest.Monk
         _up()
 
 
+@pytest.mark.usefixtures("home")
+def test_an_interrupted_up_says_that_it_goes_on_in_the_background(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C ends the waiting and nothing else; `up` again waits for what is under way."""
+
+    def interrupt(_screen: Screen, _status: Status) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Screen, "waiting", interrupt)
+        stopped = _cli("up")
+
+    assert stopped.exit_code == 130
+    assert "goes on starting in the background" in stopped.output
+    assert operator.has_supervisor(Settings.load())
+    finished = _cli("up")
+    assert finished.exit_code == 0
+    assert "Tailrace answers after" in finished.output
+
+
 def test_a_wrong_setting_ends_each_command_with_its_place(home: Path) -> None:
     """No traceback: the file, the key and what is expected."""
     (home / "tailrace.toml").write_text("cells = 'two'\n", encoding="utf-8")
@@ -270,7 +293,7 @@ def _up() -> Status:
         """Show nothing."""
 
     listener = Listener(say=ignore, downloaded=ignore, waiting=ignore)
-    return operator.bring_up(Settings.load(), listener, supervisor=SUPERVISOR)
+    return operator.bring_up(Settings.load(), listener)
 
 
 def _kill_supervisor(status: Status) -> None:
