@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
@@ -418,12 +417,20 @@ class KafkaLog:
         last record's offset is not one below the end.
         """
         settings = consumer_settings(self._bootstrap, self._client_id, "read-to-end")
+        # the end is told with the first fetch that finds nothing: it should not wait for records
+        settings["fetch.wait.max.ms"] = 5
         consumer = Consumer({**settings, "enable.partition.eof": True})
         try:
-            start = OFFSET_BEGINNING if offset is None else offset
-            consumer.assign([TopicPartition(topic, partition, start)])
+            if offset is None:
+                # asked for here: librdkafka's own look-up of "beginning" waits half a second
+                # until its connection is up
+                where = TopicPartition(topic, partition)
+                offset, _ = consumer.get_watermark_offsets(where, timeout=10)
+            consumer.assign([TopicPartition(topic, partition, offset)])
             while True:
-                for message in consumer.consume(_READ_MANY, 0.05):
+                first = consumer.poll(1)
+                rest = consumer.consume(_READ_MANY, 0) if first is not None else []
+                for message in [] if first is None else [first, *rest]:
                     error = message.error()
                     if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                         return
@@ -500,5 +507,3 @@ class Admin:
         [future] = self._client.describe_configs([resource]).values()
         return {name: entry.value for name, entry in future.result(15).items()}
 
-
-BEGINNING = OFFSET_BEGINNING

@@ -44,7 +44,7 @@ BROKER_CONFIG: dict[str, object] = {
     "share.coordinator.state.topic.min.isr": 1,
     # What a killed producer left open is ended within its own time-out, not 10 s later.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": 500,
-    # KIP-848 groups: a killed member is noticed after 3 s; the broker sets this, not the client.
+    # KIP-848 groups: a killed member is noticed after 2 s; the broker sets this, not the client.
     "group.consumer.session.timeout.ms": 2_000,
     "group.consumer.min.session.timeout.ms": 2_000,
     "group.consumer.heartbeat.interval.ms": 500,

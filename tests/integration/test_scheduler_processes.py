@@ -157,7 +157,6 @@ def test_the_standby_takes_over_within_four_seconds(
     assigned = [order for order in wire.orders() if isinstance(order, Assignment)]
     assert len(assigned) == 2
     # the figure is `make bench`'s; twice the goal here still tells a take-over from a stall
-    print("takeover", took_s)
     assert took_s < 8
 
 
