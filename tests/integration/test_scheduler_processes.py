@@ -173,14 +173,18 @@ def test_a_stopped_scheduler_decides_nothing_when_it_goes_on(
     wire.append(push(3))
     eventually(lambda: len(planned(wire)) == 3, what="the third run")
     eventually(
-        lambda: "taken by another writer" in schedulers[0].log.read_text()
-        or "joined the group" in schedulers[0].log.read_text().split("took cell", 1)[-1]
-        or "released cell" in schedulers[0].log.read_text(),
+        lambda: (
+            "taken by another writer" in schedulers[0].log.read_text()
+            or "joined the group" in schedulers[0].log.read_text().split("took cell", 1)[-1]
+            or "released cell" in schedulers[0].log.read_text()
+        ),
         what="the zombie learns that it is one",
         timeout_ms=20_000,
     )
     assert_decided_once(wire)
-    assert [logged.event.run_id for logged in wire.events() if isinstance(logged.event, e.RunPlanned)]
+    assert [
+        logged.event.run_id for logged in wire.events() if isinstance(logged.event, e.RunPlanned)
+    ]
 
 
 def test_without_its_changelog_a_cell_is_folded_and_nothing_is_decided_again(

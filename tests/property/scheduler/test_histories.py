@@ -78,7 +78,9 @@ class History:
         runner = RUNNERS[which % len(RUNNERS)]
         self.boots[runner] += 1
         labels = ("linux", "gpu") if runner == "r2" else ("linux",)
-        self.driver.join(runner, boot=f"b{self.boots[runner]:03}", slots=1 + which % 3, labels=labels)
+        self.driver.join(
+            runner, boot=f"b{self.boots[runner]:03}", slots=1 + which % 3, labels=labels
+        )
 
     def rejoin_old(self, which: int) -> None:
         """An old boot of a runner shows itself again."""
