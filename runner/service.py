@@ -383,6 +383,6 @@ class Boot:
         return Append(
             topics.HEARTBEATS,
             topics.partition_of(identity.runner_id, topics.HEARTBEAT_PARTITIONS),
-            identity.runner_id.encode(),
+            topics.heartbeat_key(identity.runner_id, identity.boot_id).encode(),
             HEARTBEATS.encode(beat),
         )
