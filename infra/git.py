@@ -48,7 +48,9 @@ _CONFIG = (
     "credential.helper=",
     "gc.auto=0",
     "maintenance.auto=false",
-    "fetch.fsckObjects=true",
+    # what is fetched here is read, never checked out: old repositories with harmless flaws
+    # must stay readable
+    "fetch.fsckObjects=false",
     "protocol.ext.allow=never",
     "submodule.recurse=false",
     "safe.directory=*",
@@ -114,8 +116,10 @@ def git_folder(path: Path) -> Path:
 
 
 def shown_url(url: str) -> str:
-    """Return a clone URL without user name and password."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
+    """Return a clone URL without what may be a secret: user and password of http, else password."""
+    if url.startswith(("http://", "https://")):
+        return re.sub(r"(?<=://)[^/@]*@", "", url)
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", url)
 
 
 class Git:

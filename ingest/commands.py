@@ -126,7 +126,7 @@ class Commands:
             occurred_at=now_ms,
             repository=new.name,
             provider=new.provider,
-            clone_url=shown_url(new.clone_url),
+            clone_url=new.clone_url,
             default_branch=branch,
             pools=new.pools,
             fork_pull_requests=new.fork_pull_requests,
@@ -418,6 +418,9 @@ def _check_repository(new: NewRepository) -> None:
         raise Problem(422, f"`provider` is {new.provider!r}: use one of {', '.join(Provider)}")
     if new.fork_pull_requests not in FORK_POLICIES:
         raise Problem(422, f"`fork_pull_requests`: use one of {', '.join(FORK_POLICIES)}")
+    if shown_url(new.clone_url) != new.clone_url:
+        # it would be in every event and on every page
+        raise Problem(422, "`clone_url` has a user name or password in it: give it as `token`")
     try:
         if local_path(new.clone_url) is None:
             checked_url(new.clone_url)

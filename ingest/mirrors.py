@@ -143,7 +143,8 @@ class Mirror:
     def changed_paths(self, old: str, new: str) -> tuple[str, ...]:
         """Return the paths that differ between two commits, renames as both names.
 
-        `old` may be EMPTY: then every path of `new` counts. Trees are compared here, not by a git process: only folders that differ are read.
+        `old` may be EMPTY: then every path of `new` counts. Trees are compared here, not by a git
+        process: only folders that differ are read.
         """
         before = self.commit(old).tree if old != EMPTY else ""
         changed: list[str] = []

@@ -6,6 +6,7 @@ position to start from again is the first record that is not answered.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,11 +29,15 @@ Place = tuple[int, int]
 
 @dataclass(slots=True)
 class Ledger:
-    """Folds `events`; `waiting` maps an event_id to its place (cell, offset) and the event."""
+    """Folds `events`; `waiting` maps an event_id to its place (cell, offset) and the event.
+
+    `listed` holds, by repository, the events that the workflows of its default branch list.
+    """
 
     repositories: dict[str, RepositoryConfigured] = field(default_factory=dict)
     waiting: dict[str, tuple[Place, Work]] = field(default_factory=dict)
     next_offsets: dict[int, int] = field(default_factory=dict)
+    listed: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def fold(self, event: Event | None, cell: int, offset: int) -> Work | None:
         """Take the record at `offset` (None: of no interest); returns what now wants an answer."""
@@ -45,7 +50,11 @@ class Ledger:
                 return self._wait(event, cell, offset)
             case RepositoryRemoved():
                 self.repositories.pop(event.repository, None)
-            case DeliveryPlanned() | WorkflowsIndexed():
+                self.listed.pop(event.repository, None)
+            case WorkflowsIndexed():
+                self.listed[event.repository] = _events_of(event)
+                self.answered(event.caused_by or "")
+            case DeliveryPlanned():
                 self.answered(event.caused_by or "")
             case _:
                 pass
@@ -76,3 +85,11 @@ class Ledger:
             return None
         self.waiting[event.event_id] = ((cell, offset), event)
         return event
+
+
+def _events_of(index: WorkflowsIndexed) -> frozenset[str]:
+    listed: set[str] = set()
+    for workflow in index.workflows:
+        triggers = json.loads(workflow.triggers_json)
+        listed |= {event["event"] for event in triggers.get("events", ())}
+    return frozenset(listed)

@@ -69,8 +69,13 @@ class Planner:
         *,
         now_ms: int,
         read_remote: RemoteReader | None = None,
+        listed: frozenset[str] | None = None,
     ) -> DeliveryPlanned:
-        """Return the answer to a delivery; UnreachableError when git has none now."""
+        """Return the answer to a delivery; UnreachableError when git has none now.
+
+        `listed` are the events that the default branch's workflows list, as far as is known: a
+        remote is not asked about events of no interest (each status that is set makes one).
+        """
         default = configured.default_branch or delivery.default_branch
         wanted = targets(delivery, default)
         reason = _pointless(delivery) or (
@@ -81,6 +86,9 @@ class Planner:
         outcomes: list[WorkflowOutcome] = []
         first: _Place | None = None
         for target in wanted:
+            if _is_unlisted(target, listed, mirror):
+                outcomes.append(_ignored("", f"trigger: no workflow lists {target.event}", target))
+                continue
             try:
                 place = self._place(delivery, target, default, mirror)
                 found = self._outcomes(delivery, place, default, mirror, read_remote)
@@ -242,6 +250,11 @@ def moves_default_branch(delivery: DeliveryReceived, configured: RepositoryConfi
         and not delivery.deleted
         and delivery.ref == f"refs/heads/{configured.default_branch}"
     )
+
+
+def _is_unlisted(target: Target, listed: frozenset[str] | None, mirror: Mirror) -> bool:
+    known = listed is not None and target.at is At.DEFAULT and not mirror.is_local
+    return known and target.event not in (listed or ())
 
 
 def _pointless(delivery: DeliveryReceived) -> str:

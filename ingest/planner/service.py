@@ -275,6 +275,8 @@ class PlannerService:
     def _plan(
         self, delivery: DeliveryReceived, configured: RepositoryConfigured
     ) -> DeliveryPlanned:
+        with self._lock:
+            listed = self._ledger.listed.get(configured.repository)
         with self._mirrors.use(self._origin(configured)) as mirror:
             return self._planner.plan(
                 delivery,
@@ -282,6 +284,7 @@ class PlannerService:
                 mirror,
                 now_ms=self._clock.now_ms(),
                 read_remote=self._read_remote,
+                listed=listed,
             )
 
     def _retrying(

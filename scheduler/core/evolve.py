@@ -130,7 +130,9 @@ def _delivery_planned(state: State, _: Index, event: e.DeliveryPlanned) -> None:
         if w.outcome != e.Outcome.IGNORED
     )
     delivery.ignored = tuple(
-        f"{w.path}: {w.reason}" for w in event.workflows if w.outcome == e.Outcome.IGNORED
+        f"{w.path}: {w.reason}" if w.path else w.reason
+        for w in event.workflows
+        if w.outcome == e.Outcome.IGNORED
     )
     state.deliveries.put(delivery.delivery_id, delivery)
     state.disarm(deadlines.plan(delivery.delivery_id))
