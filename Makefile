@@ -10,8 +10,9 @@ BIN := .venv/bin
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
-up: install ## install what is missing and start the whole system
+up: install ## install what is missing, start the whole system and show a run
 	@$(BIN)/tailrace up
+	@$(BIN)/tailrace demo
 
 down: ## end everything that `make up` started
 	@if [ -x $(BIN)/tailrace ]; then $(BIN)/tailrace down; else echo "Nothing is installed."; fi
