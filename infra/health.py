@@ -85,8 +85,8 @@ class HealthServer:
         self._server.server_close()
 
     def __enter__(self) -> HealthServer:
-        """Begin to answer."""
-        return self.start()
+        """Begin to answer, unless it does already."""
+        return self if self._thread.is_alive() else self.start()
 
     def __exit__(self, *_: object) -> None:
         """Close the port."""
