@@ -70,7 +70,7 @@ def status(*, as_json: bool) -> None:
         settings = Settings.load()
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
-    found = operator.status_of(settings)
+    found = operator.status_of(settings, with_memory=True)
     if found is None:
         _show_nothing(settings, as_json=as_json)
         sys.exit(EXIT_NOT_RUNNING)

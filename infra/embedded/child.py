@@ -107,8 +107,11 @@ class Child:
         """Tell whether it will not be started again without being asked."""
         return self._state == "failed"
 
-    def report(self) -> Report:
-        """Return how it is; the last lines of its log if it is not well."""
+    def report(self, *, with_memory: bool) -> Report:
+        """Return how it is; the last lines of its log if it is not well.
+
+        The kernel walks all pages to add up the memory: not for whoever asks ten times a second.
+        """
         process, state = self._process, self._state
         runs = process is not None
         return Report(
@@ -121,12 +124,15 @@ class Child:
             uptime_s=round(time.monotonic() - self._started_at, 1) if runs else None,
             restarts=self._restarts,
             crashes=self._crashes,
-            memory_mb=round(self._launcher.memory_bytes(process.pid) / 2**20, 1) if process else 0,
+            memory_mb=self._memory_mb(process) if with_memory else 0,
             log=str(self._launcher.log_path),
             last_lines=""
             if state in ("up", "waiting", "stopped")
             else processes.tail(self._launcher.log_path),
         )
+
+    def _memory_mb(self, process: ProcessName | None) -> float:
+        return round(self._launcher.memory_bytes(process.pid) / 2**20, 1) if process else 0
 
     def _look_after(self) -> None:
         self._take_over()

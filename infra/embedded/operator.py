@@ -81,10 +81,10 @@ def bring_up(settings: Settings, listener: Listener) -> Status:
         pause.wait(_POLL_S)
 
 
-def status_of(settings: Settings) -> Status | None:
+def status_of(settings: Settings, *, with_memory: bool = False) -> Status | None:
     """Return what the supervisor says; None if none runs."""
     try:
-        return ask(settings.run_dir, {"op": "status"})
+        return ask(settings.run_dir, {"op": "status", "memory": with_memory})
     except NotRunning:
         return None
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from infra.embedded.errors import StartError
 
-LOG_TAIL_LINES = 15
+LOG_TAIL_LINES = 10
+LOG_TAIL_COLUMNS = 300
 _POLL_S = 0.02
 _START_FIELD = 19  # of /proc/PID/stat, counted from the state
 
@@ -185,7 +186,7 @@ def tail(log_path: Path, lines_max: int = LOG_TAIL_LINES) -> str:
             text = log.read().decode("utf-8", errors="replace")
     except OSError:
         return ""
-    return "\n".join(f"  {line[:500]}" for line in text.splitlines()[-lines_max:])
+    return "\n".join(f"  {line[:LOG_TAIL_COLUMNS]}" for line in text.splitlines()[-lines_max:])
 
 
 def _stat_fields(pid: int) -> list[str] | None:

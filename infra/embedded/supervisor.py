@@ -96,7 +96,7 @@ class Supervisor:
         """Answer one question of the control socket."""
         operation, name = question.get("op"), question.get("name")
         if operation == "status":
-            return self.status()
+            return self.status(with_memory=bool(question.get("memory")))
         if operation == "stop":
             self.request_stop()
             return {"ok": True, "pid": os.getpid()}
@@ -111,7 +111,7 @@ class Supervisor:
             return {"ok": child.kill(int(question.get("signal", signal.SIGKILL)))}
         return {"error": f"unknown operation {operation!r}: status, stop, restart or kill"}
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, with_memory: bool) -> dict[str, Any]:
         """Return how everything is, as `tailrace status --json` prints it."""
         return {
             "version": VERSION,
@@ -123,7 +123,9 @@ class Supervisor:
             "home": str(self._settings.home),
             "notices": list(self._notices),
             "steps": [step.as_json() for step in self._steps],
-            "processes": [child.report().as_json() for child in self._children()],
+            "processes": [
+                child.report(with_memory=with_memory).as_json() for child in self._children()
+            ],
         }
 
     def _children(self) -> list[Child]:
