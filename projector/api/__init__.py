@@ -1,0 +1,1 @@
+"""The public origin: queries, live streams, pages, and what is forwarded to ingest."""
