@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,22 @@ def test_locks_pin_and_hash_everything_and_name_no_host(name: str) -> None:
     assert all("==" in entry for entry in entries)
     assert text.count("--hash=sha256:") >= len(entries)
     assert "://" not in text
+
+
+def test_the_lock_has_every_dependency_that_the_project_names() -> None:
+    """A dependency added without `make lock` would be missing on every fresh machine."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {
+        "requirements.lock": project["dependencies"],
+        "requirements-dev.lock": project["dependencies"] + project["optional-dependencies"]["dev"],
+    }
+
+    for lock, dependencies in wanted.items():
+        text = (ROOT / lock).read_text(encoding="utf-8")
+        pinned = {_normal(name) for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
+        names = {_normal(re.split(r"[\[<>=!~ ;]", line, maxsplit=1)[0]) for line in dependencies}
+        assert names <= pinned, f"{lock} lacks {names - pinned}: run `make lock`"
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
