@@ -195,19 +195,20 @@ class _Reader:
 
     def _node(self, event: _AnyEvent, next_event: _NextEvent, depth: int) -> Node:
         """The node that starts with an event; reads on to its end."""
-        self.count += 1
+        self.count = count = self.count + 1
         kind = type(event)
-        if kind is yaml.ScalarEvent and event.tag is None and event.anchor is None:
+        plain_scalar = kind is yaml.ScalarEvent and event.tag is None and event.anchor is None
+        if plain_scalar and count <= NODES_MAX:
             return _simple_scalar(event)
         mark = event.start_mark
         line, column = mark.line + 1, mark.column + 1
-        if self.count > NODES_MAX:
+        if count > NODES_MAX:
             self._fail(line, column, f"more than {NODES_MAX} values, aliases counted in full")
         if kind is yaml.AliasEvent:
             return self._alias(event.anchor, line, column)
         if depth > DEPTH_MAX:
             self._fail(line, column, f"nested deeper than {DEPTH_MAX} levels")
-        before = self.count - 1
+        before = count - 1
         name = event.anchor
         if name is not None:
             self.anchors[name] = _Anchor(line, column)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from schemas.workflow.filters import (
 from schemas.workflow.plan import EventPlan, InputPlan, Triggers
 
 _SKIP_WORDS = ("[skip ci]", "[ci skip]", "[no ci]", "[skip actions]", "[actions skip]")
-_SKIP_TRAILER = re.compile(r"(?:\A|\n\n)(?:[^\n]+\n)*skip-checks:[ ]?true[ ]*(?:\n[^\n]+)*\n*\Z")
+_SKIP_TRAILERS = frozenset({"skip-checks:true", "skip-checks: true"})
 _SKIPPABLE = frozenset({"push", "pull_request"})
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 
@@ -76,7 +75,10 @@ def skips_ci(commit_message: str) -> bool:
     lower = commit_message.lower()
     if any(word in lower for word in _SKIP_WORDS):
         return True
-    return _SKIP_TRAILER.search(lower.replace("\r\n", "\n").rstrip()) is not None
+    before, blank, trailers = lower.replace("\r\n", "\n").rstrip().rpartition("\n\n")
+    return bool(before and blank) and not _SKIP_TRAILERS.isdisjoint(
+        line.strip() for line in trailers.split("\n")
+    )
 
 
 def _skipped(trigger: Trigger) -> str:

@@ -81,13 +81,14 @@ class Check:
             if not name:
                 self.report(name_node, f"a name in {what} must not be empty")
                 continue
-            before = seen.setdefault(name.upper(), name_node.line)
-            if before != name_node.line:
+            upper = name.upper()
+            if upper in seen:
                 self.report(
                     name_node,
-                    f"'{name}' is already defined on line {before}; names ignore case",
+                    f"'{name}' is already defined on line {seen[upper]}; names ignore case",
                 )
                 continue
+            seen[upper] = name_node.line
             yield name, name_node, value
 
     def fields(self, node: Node, what: str, allowed: Collection[str]) -> dict[str, Field]:

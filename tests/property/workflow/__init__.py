@@ -1,0 +1,1 @@
+"""The workflow language under generated input."""

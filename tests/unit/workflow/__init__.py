@@ -1,0 +1,1 @@
+"""The workflow language, module by module."""

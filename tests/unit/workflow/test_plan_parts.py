@@ -1,0 +1,124 @@
+"""Secrets that a job mentions, hashFiles patterns, and the plan's own questions."""
+
+from __future__ import annotations
+
+import hashlib
+import textwrap
+
+import pytest
+
+from schemas.workflow.compile import compile_workflow
+from schemas.workflow.hashfiles import HashPatterns, combined_digest
+from schemas.workflow.plan import WorkflowPlan
+from schemas.workflow.plan_json import PlanFormatError, plan_from_json, plan_to_json
+from schemas.workflow.secrets import secret_names
+
+
+def compiled(text: str) -> WorkflowPlan:
+    """The plan of a workflow."""
+    found = compile_workflow("w.yml", textwrap.dedent(text))
+    assert found.plan is not None, found.problems
+    return found.plan
+
+
+def test_the_secrets_of_a_job_are_those_it_mentions() -> None:
+    """In any place and spelling; a computed name or all of them is a star."""
+    plan = compiled("""
+        on: push
+        env: {TOP: "${{ secrets.top }}"}
+        jobs:
+          named:
+            runs-on: x
+            env: {A: "${{ secrets.a }}-${{ secrets['B'] }}"}
+            steps:
+              - run: echo ${{ SECRETS.c }}
+                if: env.A != 'secrets.no'
+              - uses: o/r@v1
+                with: {d: "${{ format('{0}', secrets.d) }}"}
+          all:
+            runs-on: x
+            steps: [{run: "${{ toJSON(secrets) }}"}]
+          computed:
+            runs-on: x
+            steps: [{run: "${{ secrets[matrix.name] }}"}]
+          none:
+            runs-on: x
+            steps: [{run: "echo secrets.x"}]
+    """)
+
+    assert secret_names(plan.job("named")) == ("A", "B", "C", "D")
+    assert secret_names(plan.job("named"), plan) == ("A", "B", "C", "D", "TOP")
+    assert secret_names(plan.job("all")) == ("*",)
+    assert secret_names(plan.job("computed")) == ("*",)
+    assert secret_names(plan.job("none")) == ()
+
+
+@pytest.mark.parametrize(
+    ("patterns", "selected"),
+    [
+        (["**/package-lock.json"], ["package-lock.json", "a/b/package-lock.json"]),
+        (["a"], ["a/b/package-lock.json", "a/x.go"]),
+        (["./a/*.go", "!a/x.go"], []),
+        (["*.g?"], []),
+        (["**/*.g?"], ["a/x.go"]),
+        (["**", "!**/*.json"], ["a/x.go", "c+d!.txt"]),
+        (["c+d!.txt"], ["c+d!.txt"]),
+        (["[a-c]*"], ["a/b/package-lock.json", "a/x.go", "c+d!.txt"]),
+        (["/work/a/x.go"], ["a/x.go"]),
+        (["# comment", ""], []),
+        (["**.go"], []),
+        (["a/**/b/**"], ["a/b/package-lock.json"]),
+    ],
+)
+def test_hash_patterns_select_files(patterns: list[str], selected: list[str]) -> None:
+    """Folders count with all below them; the last pattern that matches decides."""
+    files = ["package-lock.json", "a/b/package-lock.json", "a/x.go", "c+d!.txt"]
+    wanted = HashPatterns(patterns, workspace="/work")
+
+    assert [path for path in files if wanted.matches(path)] == selected
+
+
+def test_no_files_have_no_hash() -> None:
+    """An empty text, so that a cache key shows it."""
+    assert combined_digest([]) == ""
+    assert combined_digest([b"x"]) == hashlib.sha256(b"x").hexdigest()
+
+
+def test_ancestors_are_all_jobs_before() -> None:
+    """Not only the direct needs, in the order of the file."""
+    plan = compiled("""
+        on: push
+        jobs:
+          a: {runs-on: x, steps: [{run: a}]}
+          b: {runs-on: x, needs: a, steps: [{run: b}]}
+          c: {runs-on: x, needs: [B], steps: [{run: c}]}
+    """)
+
+    assert plan.ancestors("c") == ("a", "b")
+    assert plan.job("c").needs == ("b",)
+
+
+def test_a_plan_survives_its_json_with_every_number() -> None:
+    """NaN and the infinities too, and names that look like their notation."""
+    plan = compiled("""
+        on: push
+        jobs:
+          a:
+            runs-on: x
+            strategy:
+              matrix:
+                n: [.nan, .inf, -.inf, 1.5, {$number: NaN, $$number: x, $$: 1}]
+            steps: [{run: a}]
+    """)
+    text = plan_to_json(plan)
+    again = plan_from_json(text)
+
+    assert repr(again) == repr(plan)
+    assert plan_to_json(again) == text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"v":1}', '{"v":1,"path":"a","name":"b","x":1}'])
+def test_a_text_that_is_no_plan_is_refused(text: str) -> None:
+    """With the language's own error."""
+    with pytest.raises(PlanFormatError):
+        plan_from_json(text)
