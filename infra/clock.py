@@ -25,7 +25,7 @@ class SystemClock:
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch."""
-        return time.time_ns() // 1_000_000  # noqa: TID251
+        return time.time_ns() // 1_000_000
 
     def steady_ms(self) -> int:
         """Milliseconds since boot, suspended time included."""

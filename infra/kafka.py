@@ -17,6 +17,7 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -500,6 +501,14 @@ class Admin:
         if found is None or not found.partitions:
             raise LogError(f"topic {topic} does not exist: run `tailrace up` (it makes the topics)")
         return len(found.partitions)
+
+    def topic_id(self, topic: str) -> str:
+        """Return the broker's id of a topic: another one once the topic was made anew."""
+        [future] = self._client.describe_topics(TopicCollection([topic])).values()
+        try:
+            return str(future.result(15).topic_id)
+        except KafkaException as error:
+            raise LogError(f"topic {topic} can't be described: {error}") from error
 
     def settings(self, topic: str) -> dict[str, str]:
         """Return a topic's settings as the broker has them."""
