@@ -61,10 +61,14 @@ class Stack:
     @property
     def client(self) -> Client:
         """A new client of the public origin."""
-        record = json.loads((self.home / "run" / "tailrace.json").read_text())
+        record = self.record()
         token = (self.home / "secrets" / "token").read_text().strip()
-        return Client(record["values"]["public_url"] if "values" in record
-                      else record["public_url"], token)  # fmt: skip
+        return Client(record["public_url"], token)
+
+    def record(self) -> dict[str, Any]:
+        """Return the addresses that the running system recorded."""
+        found: dict[str, Any] = json.loads((self.home / "run" / "tailrace.json").read_text())
+        return found
 
     def status(self) -> dict[str, Any]:
         """Return `tailrace status --json`."""
