@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 TRANSACTION_TIMEOUT_MS = 5_000
 _READ_MANY = 5_000
+_LEADER_TIMEOUT_S = 10
+_NO_LEADER = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED,  # noqa: SLF001
                      KafkaError.INVALID_PRODUCER_EPOCH})  # fmt: skip
 
@@ -150,13 +153,19 @@ class KafkaReader:
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Return (first offset kept, next offset after the last committed record)."""
-        try:
-            low, high = self._consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=10
-            )
-        except KafkaException as error:
-            raise LogError(f"no watermarks of {topic}/{partition}: {error}") from error
-        return low, high
+        deadline = time.monotonic() + _LEADER_TIMEOUT_S
+        while True:
+            try:
+                low, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=10
+                )
+            except KafkaException as error:
+                # a topic that was made just now, or whose broker just went
+                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                    raise LogError(f"no watermarks of {topic}/{partition}: {error}") from error
+                time.sleep(0.05)
+                continue
+            return low, high
 
     def end_seen(self, topic: str, partition: int) -> int:
         """Return the next offset as of the last fetch, without asking the broker; 0 if unknown."""
@@ -223,14 +232,18 @@ class KafkaWriter:
             offset = message.offset()
             on_stored(-1 if offset is None else offset, None)
 
-        self._producer.produce(
-            record.topic,
-            value=record.value,
-            key=record.key,
-            partition=record.partition,
-            headers=list(record.headers),
-            on_delivery=delivered,
-        )
+        try:
+            self._producer.produce(
+                record.topic,
+                value=record.value,
+                key=record.key,
+                partition=record.partition,
+                headers=list(record.headers),
+                on_delivery=delivered,
+            )
+        except KafkaException as error:
+            # refused here, before anything was sent: a record over the size limit, for instance
+            raise _append_error(record, error.args[0]) from error
 
     def append_all(self, records: Sequence[Append], *, timeout_ms: int) -> None:
         """Append and wait for every acknowledgement; AppendError names what failed."""
@@ -515,4 +528,3 @@ class Admin:
         resource = ConfigResource(ResourceType.TOPIC, topic)
         [future] = self._client.describe_configs([resource]).values()
         return {name: entry.value for name, entry in future.result(15).items()}
-

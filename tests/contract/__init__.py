@@ -1,0 +1,1 @@
+"""What others rely on: schemas, wire format, headers, two logs behind one protocol."""
