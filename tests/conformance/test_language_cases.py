@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.fuzz import Fuzzer
 from tests.conformance.sets import SETS, NamedSet
 
 
@@ -31,3 +32,11 @@ def test_every_case_gives_what_it_expects(case_set: NamedSet, cases: Path) -> No
     failed = [f"{outcome.id}: {outcome.detail}" for outcome in outcomes if not outcome.passed]
     assert outcomes
     assert failed == []
+
+
+def test_changed_cases_raise_nothing_but_the_languages_errors(cases: Path) -> None:
+    """Some thousand mutations of the cases: none crashes, is slow or needs much memory."""
+    findings = Fuzzer(cases, seed=20261123).run(3000)
+
+    assert findings.inputs == 3000
+    assert findings.failures == []

@@ -59,11 +59,13 @@ class Linker:
         for job in plan.jobs:
             if len(self.jobs) >= JOBS_MAX:
                 return
+            # A dot makes an id invalid (which is reported) and would not be told from a prefix.
+            callable_id = "." not in job.id
             if parent is not None:
                 needs = tuple(prefix + need for need in job.needs)
                 job = replace(job, id=prefix + job.id, needs=needs, parent=parent)  # noqa: PLW2901
             self.jobs.append(job)
-            if job.uses:
+            if job.uses and callable_id:
                 self._call(unit, job, source, allowed, chain)
         if len(self.jobs) >= JOBS_MAX:
             unit.check.report((1, 1), f"the workflow has more than {JOBS_MAX} jobs in all")

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.workflow.compile import compile_workflow
-from schemas.workflow.errors import WorkflowError
+from schemas.workflow.errors import Problem, WorkflowError
 from schemas.workflow.expressions import Value, evaluate_value
 from schemas.workflow.expressions.template import evaluate_condition
 from schemas.workflow.plan_json import plan_from_json, plan_to_json
@@ -25,14 +25,15 @@ STEP_CONTEXTS: dict[str, Value] = {"github": {"ref": "x", "sha": "s"}, "env": {"
 @given(text=st.one_of(st.binary(max_size=60), st.text(max_size=60), NEAR_YAML))
 def test_a_text_is_a_document_or_a_workflow_error(text: bytes | str) -> None:
     """The reader raises nothing else, and every problem has a place."""
+    problems: tuple[Problem, ...] = ()
     try:
         plain(read_document(text, PATH))
     except WorkflowError as error:
-        assert error.problems
-        for problem in error.problems:
-            assert problem.line >= 1
-            assert problem.column >= 1
-            assert problem.message
+        problems = error.problems or (Problem(PATH, 0, 0, ""),)
+    for problem in problems:
+        assert problem.line >= 1
+        assert problem.column >= 1
+        assert problem.message
 
 
 @given(text=NEAR_YAML)

@@ -109,13 +109,15 @@ def test_a_whole_workflow_becomes_a_plan() -> None:
     assert build.strategy == StrategyPlan(
         matrix={"os": ["linux", "mac"]}, fail_fast=False, max_parallel=2
     )
-    assert build.defaults_run == DefaultsPlan(shell="bash", working_directory="src")
+    assert build.defaults_run == DefaultsPlan(  # noqa: S604
+        shell="bash", working_directory="src"
+    )
     assert build.permissions == {"contents": "read"}
     assert build.environment == EnvironmentPlan(name="prod", url="https://x/${{ github.sha }}")
     assert build.container == {"image": "node", "ports": ["80"], "env": {"A": "b"}}
     assert build.services == {"db": "postgres"}
     assert build.steps[0].with_ == {"fetch-depth": "0", "token": "${{ secrets.T }}"}
-    assert build.steps[1] == StepPlan(
+    assert build.steps[1] == StepPlan(  # noqa: S604
         id="s",
         name="Step",
         condition="${{ always() }}",
@@ -162,8 +164,9 @@ def test_all_problems_are_reported_at_once_with_their_places() -> None:
         "or '_', and stay below 100 characters",
         "5:5: 'timeout-minute' is not a key of the job 'a b'; expected one of: "
         "cancel-timeout-minutes, concurrency, container, continue-on-error, defaults, env, "
-        "environment, if, name, needs, outputs, permissions, pool, priority, queue-timeout-minutes, "
-        "retry, runs-on, services, snapshot, steps, strategy, timeout-minutes",
+        "environment, if, name, needs, outputs, permissions, pool, priority, "
+        "queue-timeout-minutes, retry, runs-on, services, snapshot, steps, strategy, "
+        "timeout-minutes",
         "7:23: Unrecognized named-value: 'needz'. Located at position 1 within expression: needz.x",
         "10:33: The expression is not closed. An unescaped ${{ sequence was found, but the closing "
         "}} sequence was not found.",

@@ -97,7 +97,7 @@ def push(ref: str, *paths: str, known: bool = True, message: str | None = None) 
             False,
         ),
         (
-            "on:\n  workflow_run:\n    workflows: [CI]\n    types: [completed]\n    branches: [main]",
+            "on:\n  workflow_run: {workflows: [CI], types: [completed], branches: [main]}",
             Trigger(event="workflow_run", action="completed", workflow_name="CI", head_ref="main"),
             True,
         ),

@@ -1,0 +1,191 @@
+"""Mutates the shared cases: `python -m tests.conformance.fuzz DIR --inputs 200000`.
+
+No input may raise anything but the language's own errors, take longer than 200 ms or make the
+process grow by more than 64 MiB. The seed makes a finding repeatable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from schemas.workflow.command_files import parse_environment
+from schemas.workflow.command_processor import CommandProcessor
+from schemas.workflow.compile import compile_workflow
+from schemas.workflow.errors import LanguageError
+from schemas.workflow.expressions import evaluate, evaluate_template
+from schemas.workflow.filters import matches_paths, validate_pattern
+from schemas.workflow.matrix import expand_matrix
+from schemas.workflow.plan_json import plan_from_json, plan_to_json
+from tests.conformance.cases import Case, read_lines
+
+INPUT_MS_MAX = 200
+GROWTH_BYTES_MAX = 64 << 20
+_PIECES = (
+    b"${{", b"}}", b"'", b'"', b": ", b"- ", b"\n", b"  ", b"[", b"]", b"{", b"}", b"&a ", b"*a",
+    b"!!int ", b"null", b"true", b"0x", b".nan", b"secrets", b"always()", b"|", b">", b"\t",
+    b"\xff", b"\xe2\x80\xa8", b"env", b"**", b"::", b"%0A", b"<<EOF\n", b"\\", b"fromJSON(",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a run has shown."""
+
+    inputs: int = 0
+    slowest_ms: float = 0.0
+    growth_bytes: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+class Fuzzer:
+    """Takes texts from a folder of cases, changes them and feeds them to the language."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311 -- repeatable, not secret
+        self.workflows = [path.read_bytes() for path in sorted(root.glob("workflows_*/*.yml"))]
+        self.expressions = read_lines(root / "expressions" / "cases.jsonl")
+        self.lines = [
+            line["line"].encode()
+            for case in read_lines(root / "commands" / "sequences.jsonl")
+            for line in case["lines"]
+        ]
+        self.files = [
+            (case["content"] or "").encode()
+            for case in read_lines(root / "commands" / "files.jsonl")
+        ]
+        self.patterns = [
+            case["pattern"].encode() for case in read_lines(root / "filters" / "validate.jsonl")
+        ]
+
+    def run(self, inputs: int) -> Findings:
+        """Tries a number of inputs of all sorts."""
+        findings = Findings()
+        sorts: list[Callable[[], tuple[bytes, Callable[[], object]]]] = [
+            self._workflow,
+            self._expression,
+            self._line,
+            self._file,
+            self._pattern,
+        ]
+        start = _resident_bytes_max()
+        for number in range(inputs):
+            text, attempt = sorts[number % len(sorts)]()
+            began = time.perf_counter()
+            try:
+                attempt()
+            except LanguageError:
+                pass
+            except Exception as error:  # noqa: BLE001 -- that is what is looked for
+                findings.failures.append(f"{type(error).__name__}: {error} for {text!r}")
+            took_ms = (time.perf_counter() - began) * 1000
+            if took_ms > INPUT_MS_MAX:
+                findings.failures.append(f"{took_ms:.0f} ms for {text!r}")
+            findings.slowest_ms = max(findings.slowest_ms, took_ms)
+            findings.inputs += 1
+        findings.growth_bytes = _resident_bytes_max() - start
+        if findings.growth_bytes > GROWTH_BYTES_MAX:
+            findings.failures.append(f"the process grew by {findings.growth_bytes} bytes")
+        return findings
+
+    def _workflow(self) -> tuple[bytes, Callable[[], object]]:
+        text = self._changed(self.random.choice(self.workflows))
+        other = self.random.choice(self.workflows)
+        return text, lambda: _compile(text, other)
+
+    def _expression(self) -> tuple[bytes, Callable[[], object]]:
+        case: Case = self.random.choice(self.expressions)
+        text = self._changed(case["expr"].encode())
+        return text, lambda: _evaluate(text.decode(errors="replace"), case)
+
+    def _line(self) -> tuple[bytes, Callable[[], object]]:
+        text = b"\n".join(self._changed(self.random.choice(self.lines)) for _ in range(3))
+        return text, lambda: _process(text.decode(errors="replace"))
+
+    def _file(self) -> tuple[bytes, Callable[[], object]]:
+        text = self._changed(self.random.choice(self.files))
+        return text, lambda: parse_environment(text)
+
+    def _pattern(self) -> tuple[bytes, Callable[[], object]]:
+        text = self._changed(self.random.choice(self.patterns))
+        name = self._changed(text).decode(errors="replace")
+        return text, lambda: _match(text.decode(errors="replace"), name)
+
+    def _changed(self, text: bytes) -> bytes:
+        """The text with one to four random changes."""
+        draw = self.random
+        changed = bytearray(text)
+        for _ in range(draw.randint(1, 4)):
+            place = draw.randrange(len(changed) + 1)
+            kind = draw.random()
+            if kind < 0.4:
+                changed[place:place] = draw.choice(_PIECES)
+            elif kind < 0.6:
+                del changed[place : place + draw.randint(1, 12)]
+            elif kind < 0.75:
+                changed[place:place] = changed[place : place + draw.randint(1, 60)]
+            elif kind < 0.85:
+                changed[place : place + 1] = bytes((draw.randrange(256),))
+            else:
+                other = draw.choice(self.workflows)
+                start = draw.randrange(len(other))
+                changed[place:place] = other[start : start + draw.randint(1, 40)]
+        return bytes(changed)
+
+
+def _compile(text: bytes, other: bytes) -> None:
+    plan = compile_workflow(".github/workflows/x.yml", text, read_file=lambda _: other).plan
+    if plan is not None:
+        assert repr(plan_from_json(plan_to_json(plan))) == repr(plan)
+
+
+def _evaluate(text: str, case: Case) -> None:
+    value = evaluate(text, case["context"], hash_files=lambda _: "")
+    expand_matrix(value)
+    evaluate_template(text, case["context"])
+
+
+def _process(text: str) -> None:
+    processor = CommandProcessor(env={"ACTIONS_ALLOW_UNSECURE_COMMANDS": "true"})
+    for line in text.split("\n"):
+        processor.process(line)
+
+
+def _match(pattern: str, name: str) -> None:
+    validate_pattern(pattern, is_ref=True)
+    validate_pattern(pattern, is_ref=False)
+    matches_paths([pattern], [name])
+
+
+def _resident_bytes_max() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> int:
+    """Runs the fuzzer and prints what it found as JSON; 1 when there is anything."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance.fuzz", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    findings = Fuzzer(arguments.folder, arguments.seed).run(arguments.inputs)
+    report = {
+        "seed": arguments.seed,
+        "inputs": findings.inputs,
+        "slowest_ms": round(findings.slowest_ms, 1),
+        "growth_bytes": findings.growth_bytes,
+        "failures": findings.failures,
+    }
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    return 1 if findings.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
