@@ -19,6 +19,7 @@ EXIT_NOT_RUNNING = 3
 EXIT_INTERRUPTED = 130
 _BAR_CELLS = 30
 _STEP_PERCENT = 10
+_WAIT_LINE_S = 3.0
 
 
 @click.command()
@@ -151,6 +152,7 @@ class Screen:
         self._live = sys.stderr.isatty() and not quiet
         self._said = ""
         self._percent = -1
+        self._waited_at = 0.0
 
     def listener(self) -> Listener:
         """Return the three functions that `operator.bring_up` calls."""
@@ -175,7 +177,7 @@ class Screen:
             click.echo(f"  {percent:3}%  {sizes}")
 
     def waiting(self, found: Status) -> None:
-        """Show for what it waits; a line only when that changes."""
+        """Show for what it waits; outside of a terminal a line every few seconds."""
         for notice in found["notices"]:
             if notice not in self._said:
                 self._said += notice
@@ -189,8 +191,8 @@ class Screen:
         text = f"Waiting for {', '.join(waited)}" if waited else ""
         if self._live:
             self._draw(f"  {text}")
-        elif text and text not in self._said and not self._quiet:
-            self._said += text
+        elif text and not self._quiet and time.monotonic() - self._waited_at > _WAIT_LINE_S:
+            self._waited_at = time.monotonic()
             click.echo(text)
 
     def clear(self) -> None:
