@@ -12,12 +12,13 @@ import json
 import logging
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from infra.metrics import JOBS_RUN, LOG_LINES
 from runner.environment import github_context, runner_context
 from runner.executors.host import HostWorkplace
-from runner.folders import JobFolders
+from runner.folders import JobFolders, Seat
 from runner.gateway_client import GatewayError
 from runner.guards import Guard, GuardLostError
 from runner.hashing import hash_files
@@ -34,7 +35,7 @@ from runner.steps import (
     Ready,
     StepMachine,
 )
-from runner.tools import Seat, Tools
+from runner.tools import Tools
 from schemas.events import Annotation, Conclusion, RunningAttempt
 from schemas.lanes import Assignment, CancelOrder
 from schemas.workflow.errors import ExpressionError, LanguageError
@@ -170,18 +171,12 @@ class Attempt:
             return Ended(Conclusion.FAILURE, error.reason), str(error), {}
         except (LanguageError, ValueError) as error:
             return Ended(Conclusion.FAILURE, "infra.bad_assignment"), str(error), {}
-        folders = JobFolders.create(
-            seat.work,
-            attempt=f"{self.key[0]}@{self.key[1]}@{tools.identity.boot_id}",
-            repository=assignment.repository,
-            tool_cache=tools.tool_cache,
-            user=seat.user,
-        )
+        folders = seat.take(assignment.repository)
         pump = self._pump = Pump(
             guard, self._packer, tools.clock,
             accepts=tools.spool.accepts, interrupted=self._interrupted,
         )  # fmt: skip
-        workplace = HostWorkplace(folders, guard, pump, tools.cleaner)
+        workplace = HostWorkplace(seat, folders, guard, pump)
         try:
             return self._steps(plan, contexts, workplace)
         finally:
@@ -291,7 +286,7 @@ class Attempt:
         places = folders.places
         secrets = self._secrets()
         payload = self._event(given)
-        folders.write(folders.root / "event.json", payload, mode=0o644)
+        folders.write(Path(places.event_path), payload)
         token = secrets.get("GITHUB_TOKEN", "")
         github = github_context(
             given.get("github") or {}, job_id=plan.local_id, places=places, token=token

@@ -1,9 +1,8 @@
-"""The folders of an attempt: fresh for each, gone afterwards."""
+"""The folders of an attempt: empty for each, gone afterwards."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import queue
@@ -21,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _OPEN_FOR_OTHERS = 0o001
+_FOLDER_MODE = 0o700
+_MEMORY_BYTES_MIN = 256 * 1024 * 1024
 
 
 class CommandFileReadError(OSError):
@@ -29,7 +30,11 @@ class CommandFileReadError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class JobFolders:
-    """Where one attempt lives; everything but `root` belongs to the job's user."""
+    """Where one attempt lives; everything but `root` belongs to the job's user.
+
+    `files` holds scripts and command files; it lies in memory where the machine has room for it,
+    since making a file on a disk costs a hundred times as much.
+    """
 
     root: Path
     workspace: Path
@@ -37,33 +42,12 @@ class JobFolders:
     user: JobUser | None
     places: Places
 
-    @classmethod
-    def create(
-        cls, work: Path, *, attempt: str, repository: str, tool_cache: Path, user: JobUser | None
-    ) -> JobFolders:
-        """Make the folders of an attempt under `work`."""
-        name = _UNSAFE.sub("-", repository.rpartition("/")[2]).lstrip("._") or "workspace"
-        # short: the path of a socket in it may have 107 bytes
-        root = work / hashlib.sha256(attempt.encode()).hexdigest()[:10]
-        if root.exists():
-            remove(root)
-        root.mkdir(mode=0o711)
-        folders = {part: root / part for part in (name, "_temp", "_home", "_tmp", "_files")}
-        for folder in folders.values():
-            folder.mkdir(mode=0o755 if user is None else 0o700)
-            if user is not None:
-                os.chown(folder, user.uid, user.gid)
-        places = Places(
-            workspace=str(folders[name]),
-            temp=str(folders["_temp"]),
-            home=str(folders["_home"]),
-            tmp=str(folders["_tmp"]),
-            tool_cache=str(tool_cache),
-            event_path=str(root / "event.json"),
-        )
-        return cls(root, folders[name], folders["_files"], user, places)
+    def parts(self) -> tuple[Path, ...]:
+        """The folders that a job may fill."""
+        places = self.places
+        return (self.workspace, Path(places.temp), Path(places.home), Path(places.tmp))
 
-    def write(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    def write(self, path: Path | str, data: bytes, *, mode: int = 0o600) -> None:
         """Make a new file of the job's user."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
@@ -77,11 +61,9 @@ class JobFolders:
 
     def make_command_files(self, number: int) -> dict[str, str]:
         """Make the empty GITHUB_ENV, GITHUB_OUTPUT, … of a step; returns the paths by name."""
-        found = {}
-        for name in FILE_NAMES:
-            path = self.files / f"{name.lower()}_{number}"
+        found = {name: f"{self.files}/{name.lower()}_{number}" for name in FILE_NAMES}
+        for path in found.values():
             self.write(path, b"")
-            found[name] = str(path)
         return found
 
     def read_command_file(self, path: str, bytes_max: int) -> bytes:
@@ -101,17 +83,134 @@ class JobFolders:
             return file.read(bytes_max + 1)
 
 
-def work_folder(wanted: Path, user: JobUser | None, *, instance: str) -> Path:
+class Seat:
+    """One slot's place: whom its jobs run as, and where; only the slot's thread uses it.
+
+    Every attempt gets empty folders. Those that an attempt left as they were serve the next one;
+    anything else is removed, and made anew.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        user: JobUser | None,
+        work: Path,
+        *,
+        cleaner: Cleaner,
+        tool_cache: Path,
+        memory: Path | None = None,
+    ) -> None:
+        """Make nothing yet. `memory` is a folder of this seat's own in a tmpfs."""
+        self.number = number
+        self.user = user
+        self._work = work
+        self._cleaner = cleaner
+        self._tool_cache = tool_cache
+        self._memory = memory
+        self._made = 0
+        self._spare: JobFolders | None = None
+
+    def take(self, repository: str) -> JobFolders:
+        """Return empty folders for an attempt; the workspace is named after the repository."""
+        name = _UNSAFE.sub("-", repository.rpartition("/")[2]).lstrip("._") or "workspace"
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            if spare.workspace.name == name:
+                return spare
+            self._cleaner.remove(spare.root)
+        return self._make(name)
+
+    def give_back(self, folders: JobFolders) -> None:
+        """Take the folders of an attempt of which nothing runs any more."""
+        for entry in os.scandir(str(folders.files)):
+            if entry.is_dir(follow_symlinks=False):
+                remove(Path(entry.path))
+            else:
+                os.unlink(entry.path)  # noqa: PTH108 - a path object for each is a third of it
+        if self._is_fresh(folders):
+            self._spare = folders
+        else:
+            self._cleaner.remove(folders.root)
+
+    def _make(self, name: str) -> JobFolders:
+        # short names: the path of a socket in such a folder may have 107 bytes
+        self._made += 1
+        root = self._work / f"{self.number}-{self._made}"
+        root.mkdir(mode=0o711)
+        folders = {part: root / part for part in (name, "_temp", "_home", "_tmp")}
+        for folder in folders.values():
+            self._own(folder)
+        files = self._memory or root / "_files"
+        if not files.is_dir() or not self._is_ours(str(files)):
+            remove(files)
+            self._own(files)
+        places = Places(
+            workspace=str(folders[name]),
+            temp=str(folders["_temp"]),
+            home=str(folders["_home"]),
+            tmp=str(folders["_tmp"]),
+            tool_cache=str(self._tool_cache),
+            event_path=str(files / "event.json"),
+        )
+        return JobFolders(root, folders[name], files, self.user, places)
+
+    def _own(self, folder: Path) -> None:
+        folder.mkdir(mode=_FOLDER_MODE)
+        if self.user is not None:
+            os.chown(folder, self.user.uid, self.user.gid)
+
+    def _is_fresh(self, folders: JobFolders) -> bool:
+        """Say whether every folder is as it was made: empty, ours, without further attributes."""
+        return all(
+            self._is_ours(folder) and not os.listdir(folder)  # noqa: PTH208 - half the price
+            for folder in map(str, (folders.files, *folders.parts()))
+        )
+
+    def _is_ours(self, folder: str) -> bool:
+        try:
+            found = os.lstat(folder)
+            attributes = os.listxattr(folder, follow_symlinks=False)
+        except OSError:
+            return False
+        uid = os.geteuid() if self.user is None else self.user.uid
+        is_plain = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == _FOLDER_MODE
+        return is_plain and found.st_uid == uid and not attributes
+
+    def close(self) -> None:
+        """Leave nothing in memory."""
+        if self._memory is not None:
+            remove(self._memory)
+
+
+def memory_folder(name: str) -> Path | None:
+    """Return where a seat's small files lie in memory; None when the machine has no tmpfs for it.
+
+    What an earlier boot left there is removed.
+    """
+    shared = Path("/dev/shm")  # noqa: S108 - a folder of our own in it, 0711
+    try:
+        room = os.statvfs(shared)
+        if room.f_bavail * room.f_frsize < _MEMORY_BYTES_MIN or not os.path.ismount(shared):
+            return None
+        own = shared / f"tailrace-{name}"
+        remove(own)
+        own.mkdir(mode=0o711)
+    except OSError as error:
+        logger.info("small files of jobs lie on disk: %s", error)
+        return None
+    return own / "files"
+
+
+def work_folder(wanted: Path, user: JobUser | None, *, name: str) -> Path:
     """Return where attempts can live: `wanted`, unless the job's user can't get there.
 
     A home below a 0700 folder (/root, for instance) is closed to the job's user. Its folders are
-    not opened for that; the attempts then live under /var/tmp, in a folder named after `wanted`.
+    not opened for that; the attempts then live under /var/tmp, in a folder of that `name`.
     """
     wanted.mkdir(parents=True, exist_ok=True)
     if user is None or all(map(_is_open, (wanted, *wanted.parents))):
         return wanted
-    name = hashlib.sha256(str(wanted).encode()).hexdigest()[:8]
-    other = Path("/var/tmp") / f"tailrace-{instance}-{name}"  # noqa: S108 - owned and 0711
+    other = Path("/var/tmp") / f"tailrace-{name}"  # noqa: S108 - owned and 0711
     other.mkdir(mode=0o711, exist_ok=True)
     found = other.lstat()
     if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
@@ -136,10 +235,11 @@ def remove(folder: Path) -> None:
                 Path(path).chmod(0o700)
 
     for _ in range(3):
-        shutil.rmtree(folder, onerror=make_writable)
         if not folder.exists():
             return
-    logger.warning("%s could not be removed whole", folder)
+        shutil.rmtree(folder, onerror=make_writable)
+    if folder.exists():
+        logger.warning("%s could not be removed whole", folder)
 
 
 class Cleaner:

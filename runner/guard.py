@@ -53,7 +53,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def pack(message: tuple[object, ...]) -> bytes:
     """Return a message as it goes over the socket."""
-    body = marshal.dumps(message)
+    body = marshal.dumps(message)  # type: ignore[arg-type]  # a tuple of plain values
     return len(body).to_bytes(LENGTH_BYTES, "little") + body
 
 
@@ -125,7 +125,7 @@ class Guard:
         self._fed_s = time.monotonic()
         self._woken, waker = socket.socketpair()
         for end in (self._woken, waker):
-            end.setblocking(False)
+            end.settimeout(0)
         self._waker = waker
         signal.signal(signal.SIGCHLD, _woken_by_child)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)

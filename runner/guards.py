@@ -179,12 +179,10 @@ class Nursery:
         return Guard(ours)
 
     def _hand_over(self, theirs: socket.socket) -> None:
-        if self._control is None:
-            self._start()
-        assert self._control is not None
-        socket.send_fds(self._control, [b"g"], [theirs.fileno()])
+        control = self._control or self._start()
+        socket.send_fds(control, [b"g"], [theirs.fileno()])
 
-    def _start(self) -> None:
+    def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -197,6 +195,7 @@ class Nursery:
                 start_new_session=True,
             )  # fmt: skip
         self._control = ours
+        return ours
 
     def _stop(self) -> None:
         if self._control is not None:

@@ -58,6 +58,7 @@ class LogPacker:
         self._first_line = 0
         self._oldest_ms = 0
         self._sent_ms = 0
+        self._urgent = False
         self._zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
 
     @property
@@ -72,6 +73,8 @@ class LogPacker:
         lines = masked.count(b"\n")
         if not self._parts:
             self._oldest_ms = now_ms
+            self._urgent = False
+        self._urgent = self._urgent or stream != SYSTEM
         head = header(
             now_ms, stream, step, lines=lines, size_bytes=len(masked), continues=continues
         )
@@ -91,10 +94,13 @@ class LogPacker:
         """Return when what is held must be sent; None when nothing is held.
 
         After a pause it is due at once, so that the line of a quiet job shows without delay;
-        while batches follow each other it waits for more.
+        while batches follow each other it waits for more. The runner's own words wait for the
+        step's: most jobs then have one batch.
         """
         if not self._parts:
             return None
+        if not self._urgent:
+            return self._oldest_ms + BATCH_AGE_MS_MAX
         return max(self._oldest_ms, self._sent_ms + BATCH_AGE_MS_MAX)
 
     def flush(self, now_ms: int) -> None:

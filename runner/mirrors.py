@@ -26,6 +26,8 @@ from runner.gateway_client import Clone
 
 FETCH_S_MAX = 600
 _SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_KEPT = ("PATH", "HOME", "LANG", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY",
+         "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")  # fmt: skip
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
     "gc.auto": "0",
@@ -138,8 +140,8 @@ class Mirrors:
         with theirs:
             process = subprocess.Popen(
                 ["git", "upload-pack", "--strict", "--timeout=60", str(mirror)],
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
                 env={**self._environment(), "GIT_PROTOCOL": "version=2"},
                 cwd="/",
@@ -179,8 +181,8 @@ class Mirrors:
     def _fetch(
         self, mirror: Path, clone: Clone, refspecs: Sequence[str], *, check: bool = True
     ) -> bool:
-        argv = ["-C", str(mirror), "fetch", "--quiet", "--no-tags", "--force", "--prune",
-                "--no-recurse-submodules", "--no-write-fetch-head", "--", clone.url, *refspecs]  # fmt: skip
+        argv = ["-C", str(mirror), "fetch", "--quiet", "--no-tags", "--force", "--prune"]
+        argv += ["--no-recurse-submodules", "--no-write-fetch-head", "--", clone.url, *refspecs]
         return self._git(argv, clone=clone, check=check) is not None
 
     def _remote_refs(self, clone: Clone, ref: str) -> dict[str, str]:
@@ -190,10 +192,8 @@ class Mirrors:
         return {name: sha for sha, name in rows}
 
     def _environment(self, settings: Mapping[str, str] | None = None) -> dict[str, str]:
-        kept = ("PATH", "HOME", "LANG", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR",
-                "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")  # fmt: skip
         return {
-            **{name: os.environ[name] for name in kept if name in os.environ},
+            **{name: os.environ[name] for name in _KEPT if name in os.environ},
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ASKPASS": "/bin/false",
             "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",

@@ -7,6 +7,7 @@ scheduler dismisses it and is followed by another with a higher boot_id.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import queue
 import threading
@@ -21,7 +22,7 @@ from infra.metrics import SLOTS_BUSY, Meters
 from runner import lane
 from runner.attempt import Attempt
 from runner.environment import RunnerFacts
-from runner.folders import Cleaner, remove, work_folder
+from runner.folders import Cleaner, Seat, memory_folder, remove, work_folder
 from runner.gateway_client import GatewayClient
 from runner.guards import Guard, GuardLostError, Nursery
 from runner.heartbeat import Heart
@@ -30,8 +31,8 @@ from runner.leftovers import kill_leftovers
 from runner.mirrors import Mirrors
 from runner.reports import Reports
 from runner.spool import Spool, leftovers, records_of
-from runner.tools import Seat, Tools
-from runner.users import UserPool
+from runner.tools import Tools
+from runner.users import UserPool, reachable_path
 from schemas import topics
 from schemas.codec import HEARTBEATS, LANES, CodecError
 from schemas.lanes import Assignment, LaneRecord
@@ -99,18 +100,21 @@ class Runner:
         config = self._config
         kill_leftovers(self._runner_id)
         nursery, users, cleaner = Nursery(), UserPool(config.job_user), Cleaner()
+        seats: list[Seat] = []
         try:
-            seats = self._seats(users)
+            seats = self._seats(users, cleaner)
             while not self._stopping.is_set():
                 identity = Identity(self._runner_id, self._store.next_boot(self._clock))
                 self._boot = Boot(
-                    config, identity, seats, nursery, cleaner,
+                    config, identity, seats, nursery,
                     reader=self._make_reader(), writer=self._make_writer(),
                     clock=self._clock, meters=self._meters,
                 )  # fmt: skip
                 self._boot.run(self._stopping)
         finally:
             nursery.close()
+            for seat in seats:
+                seat.close()
             cleaner.close()
             users.close()
             self._store.close()
@@ -126,17 +130,23 @@ class Runner:
             return {"status": "starting", "lag": 0, "runner_id": self._runner_id}
         return boot.readiness()
 
-    def _seats(self, users: UserPool) -> list[Seat]:
+    def _seats(self, users: UserPool, cleaner: Cleaner) -> list[Seat]:
+        config = self._config
+        config.tool_cache.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(str(config.folder).encode()).hexdigest()[:8]
         seats = []
-        for number in range(self._config.slots):
+        for number in range(config.slots):
             user = users.take()
-            work = work_folder(self._config.folder / "work", user, instance=self._config.instance)
-            seats.append(Seat(number, user, work))
-        # nothing of an earlier boot lives any more
-        for work in {seat.work for seat in seats}:
-            for left in work.iterdir():
-                remove(left)
-        self._config.tool_cache.mkdir(parents=True, exist_ok=True)
+            work = work_folder(config.folder / "work", user, name=digest)
+            if number == 0:
+                # nothing of an earlier boot lives any more
+                for left in work.iterdir():
+                    remove(left)
+            memory = memory_folder(f"{digest}-{number}")
+            seat = Seat(
+                number, user, work, cleaner=cleaner, tool_cache=config.tool_cache, memory=memory
+            )
+            seats.append(seat)
         return seats
 
 
@@ -149,7 +159,6 @@ class Boot:
         identity: Identity,
         seats: list[Seat],
         nursery: Nursery,
-        cleaner: Cleaner,
         *,
         reader: LogReader,
         writer: LogWriter,
@@ -169,17 +178,19 @@ class Boot:
         self._spool = Spool(
             writer, self._spools, name=identity.boot_id, clock=clock, on_fatal=self._fail
         )
+        environment = {
+            **config.environment,
+            "PATH": reachable_path(config.environment["PATH"], seats[0].user),
+        }
         self._tools = Tools(
             clock=clock,
             identity=identity,
             spool=self._spool,
             gateway=GatewayClient(config.gateway_url, config.gateway_token, identity),
-            cleaner=cleaner,
             mirrors=Mirrors(config.mirrors),
             meters=meters,
             facts=config.facts,
-            environment=config.environment,
-            tool_cache=config.tool_cache,
+            environment=environment,
             hostname=config.hostname,
         )
         self._lane = lane.LaneState(identity.runner_id, identity.boot_id)
@@ -311,7 +322,7 @@ class Boot:
                 found.append(LANES.decode(record.value))
             except CodecError as error:
                 # whoever wrote it gets no answer and takes the job back after its deadline
-                logger.error(
+                logger.error(  # noqa: TRY400 - the message says it all
                     "an order can't be read: %s", error,
                     extra={"topic": record.topic, "offset": record.offset},
                 )  # fmt: skip

@@ -191,7 +191,6 @@ class Spool:
         """Hand what lies on disk alone to the producer as far as there is room."""
         while self._spilled and self._pending_bytes < MEMORY_BYTES_MAX // 2:
             offset, on_ack = self._spilled.popleft()
-            assert self._journal is not None
             record = _read_at(self._path, offset)
             before = len(self._spilled)
             self._hand_over(record, on_ack, journaled=True)
@@ -199,15 +198,16 @@ class Spool:
                 self._spilled.rotate(1)
                 return
 
-    def _begin_journal(self) -> None:
+    def _begin_journal(self) -> IO[bytes]:
         if self._journal is not None:
-            return
+            return self._journal
         self._journal = self._path.open("ab")
         self._journal_bytes = self._journal.tell()
         for entry in self._pending.values():
             if not entry.journaled:
                 self._write(entry.record)
                 entry.journaled = True
+        return self._journal
 
     def _end_journal(self) -> None:
         if self._journal is not None:
@@ -218,12 +218,11 @@ class Spool:
             logger.info("Kafka has acknowledged everything again")
 
     def _write(self, record: Append) -> int:
-        self._begin_journal()
-        assert self._journal is not None
+        journal = self._begin_journal()
         offset = self._journal_bytes
         frame = _frame(record)
-        self._journal.write(frame)
-        self._journal.flush()
+        journal.write(frame)
+        journal.flush()
         self._journal_bytes += len(frame)
         self._unsynced = True
         return offset

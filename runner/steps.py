@@ -135,7 +135,7 @@ class StepMachine:
         for variables in (env or {}, job.env):
             self.env.update(self._variables(variables, scope={**contexts, "env": {**self.env}}))
         defaults = job.defaults_run
-        scope = {**contexts, "env": {**self.env}}
+        scope: dict[str, Value] = {**contexts, "env": {**self.env}}
         self._default_shell = _optional(defaults.shell, scope)
         self._default_directory = _optional(defaults.working_directory, scope)
         self._posts: list[PostStep] = []
@@ -148,7 +148,8 @@ class StepMachine:
 
     def next(self) -> Next:
         """Return the next step to run or to pass over, or the end."""
-        assert self._running is None, "the step before has not finished"
+        if self._running is not None:
+            raise RuntimeError("the step before has not finished")
         if self._phase == "main":
             if self._index < len(self.job.steps):
                 step = self.job.steps[self._index]
@@ -233,7 +234,8 @@ class StepMachine:
     def finished(self, end: StepEnd) -> StepResult:
         """Take how the running step ended; returns its conclusion."""
         step = self._running
-        assert step is not None, "no step is running"
+        if step is None:
+            raise RuntimeError("no step is running")
         self._running = None
         self.env.update(end.env)
         for path in end.paths:

@@ -15,6 +15,7 @@ import logging
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import IO
@@ -108,3 +109,30 @@ def _ensure(name: str) -> JobUser:
         )  # fmt: skip
         entry = pwd.getpwnam(name)
     return JobUser(name, entry.pw_uid, entry.pw_gid)
+
+
+def reachable_path(search_path: str, user: JobUser | None) -> str:
+    """Return a PATH without the folders that the user can't enter, such as those below /root.
+
+    A shell would pass over them, but a look-up by root would find programs there that then can't
+    be run.
+    """
+    if user is None:
+        return search_path
+    return ":".join(f for f in search_path.split(":") if f and _may_enter(Path(f), user))
+
+
+def _may_enter(folder: Path, user: JobUser) -> bool:
+    try:
+        real = folder.resolve(strict=True)
+        return all(_may_search(part.stat(), user) for part in (real, *real.parents))
+    except OSError:
+        return False
+
+
+def _may_search(found: os.stat_result, user: JobUser) -> bool:
+    if found.st_uid == user.uid:
+        return bool(found.st_mode & stat.S_IXUSR)
+    if found.st_gid in (user.gid, *user.groups):
+        return bool(found.st_mode & stat.S_IXGRP)
+    return bool(found.st_mode & stat.S_IXOTH)

@@ -113,7 +113,7 @@ def _run_at(block: bytes, start: int, newline: int) -> tuple[Run, int]:
         )
     except ValueError as error:
         raise LogLinesError(f"header at byte {start} of a log block: {error}") from error
-    if after > len(block) or (run.payload and run.payload[-1] != 0x0A):
+    if after > len(block) or (run.payload and not run.payload.endswith(b"\n")):
         raise LogLinesError(f"the run at byte {start} of a log block is cut off")
     return run, after
 

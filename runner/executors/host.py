@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from runner.executors import Command
-from runner.folders import Cleaner, JobFolders
+from runner.folders import JobFolders, Seat
 from runner.guards import Guard, GuardLostError
 from runner.pump import Ending, Pump
 
@@ -17,12 +17,13 @@ ISOLATION_PROCESS = "host"  # the runner's own user
 class HostWorkplace:
     """An attempt on this machine; every process of it is a descendant of `guard`."""
 
-    def __init__(self, folders: JobFolders, guard: Guard, pump: Pump, cleaner: Cleaner) -> None:
-        """Work in `folders`; nothing runs yet."""
+    def __init__(self, seat: Seat, folders: JobFolders, guard: Guard, pump: Pump) -> None:
+        """Work in the seat's `folders`; nothing runs yet."""
         self.folders = folders
+        self._seat = seat
         self._guard = guard
         self._pump = pump
-        self._cleaner = cleaner
+        self._dirty = False
         self._timeout_ms: int | None = None
 
     def start(self, command: Command) -> None:
@@ -40,6 +41,7 @@ class HostWorkplace:
         finally:
             for fd in (nothing, out, err):
                 os.close(fd)
+        self._dirty = True
         self._timeout_ms = command.timeout_ms
 
     def wait(self) -> Ending:
@@ -49,12 +51,14 @@ class HostWorkplace:
     def sweep(self) -> list[tuple[int, str]]:
         """Kill what is left, wherever it went, then take its last words."""
         found = self._guard.sweep()
+        self._dirty = False
         self._pump.drain()
         return found
 
     def close(self) -> None:
-        """Kill what is left and remove the folders, in the background."""
-        with contextlib.suppress(GuardLostError):
-            self._guard.sweep()
+        """Kill what is left and give the folders back."""
+        if self._dirty:
+            with contextlib.suppress(GuardLostError):
+                self._guard.sweep()
         self._pump.close()
-        self._cleaner.remove(self.folders.root)
+        self._seat.give_back(self.folders)

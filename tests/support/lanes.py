@@ -84,6 +84,9 @@ class LaneDriver:
         admin.ensure_topics([spec for spec in wanted if spec.name not in there])
         self._writer = KafkaWriter(bootstrap, "test-lane")
         self._writer.warm()
+        # what is sent through it within 50 ms lies in one batch, so a runner reads it at once
+        self._together = KafkaWriter(bootstrap, "test-lane-together", linger_ms=50)
+        self._together.warm()
         self._reader = KafkaReader(bootstrap, "test-lane")
         self._positions = {(topics.EVENTS, 0): 0, (topics.HEARTBEATS, 0): 0}
         self._positions |= {(topics.LOGS, part): 0 for part in range(topics.LOG_PARTITIONS)}
@@ -107,6 +110,7 @@ class LaneDriver:
         self._thread.join()
         self._reader.close()
         self._writer.close()
+        self._together.close()
 
     def _listen(self) -> None:
         while not self._closing.is_set():
@@ -135,8 +139,9 @@ class LaneDriver:
     # ----------------------------------------------------------------- orders
 
     def send(self, *records: LaneRecord) -> None:
-        """Put orders on the runner's lane, side by side."""
-        self._writer.append_all(
+        """Put orders on the runner's lane; several lie side by side in one batch."""
+        writer = self._writer if len(records) == 1 else self._together
+        writer.append_all(
             [
                 Append(
                     topics.lane_topic(self.pool),

@@ -1,0 +1,84 @@
+"""The gateway: `python -m runner.gateway`. Wires the settings to `runner.gateway.app`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import uvicorn
+
+from infra.auth import RUNNER_TOKEN_FILE, TokenFile
+from infra.clock import SystemClock
+from infra.kafka import KafkaReader, KafkaWriter
+from infra.log import LogError
+from infra.metrics import Meters
+from infra.objects import open_store
+from infra.settings import Settings
+from infra.telemetry import configure_logging
+from infra.vault import Vault
+from runner.gateway.app import Means, make_app
+from runner.gateway.follower import Follower
+
+logger = logging.getLogger("runner.gateway")
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT."""
+    settings = Settings.load()
+    configure_logging(settings, "gateway")
+    clock, meters = SystemClock(), Meters()
+    name = settings.instance or "gateway"
+    try:
+        writer = KafkaWriter(settings.kafka_bootstrap, name)
+        writer.warm(30_000)
+    except LogError as error:
+        logger.critical("%s", error)
+        return 1
+    token = TokenFile(settings.secrets_dir / RUNNER_TOKEN_FILE)
+    token.ensure()
+    vault = Vault(settings.database_url, settings.secrets_dir)
+    follower = Follower(
+        KafkaReader(settings.kafka_bootstrap, name),
+        cells=settings.cells,
+        clock=clock,
+        saved=settings.home / "gateway" / "leases.json",
+    )
+
+    def close() -> None:
+        follower.close()
+        writer.close(2_000)
+        vault.close()
+
+    app = make_app(
+        Means(
+            follower=follower,
+            source=vault,
+            objects=open_store(settings.object_store),
+            writer=writer,
+            token=token,
+            clock=clock,
+            meters=meters,
+            cells=settings.cells,
+            on_close=close,
+        )
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=settings.gateway_port,
+            http="httptools",
+            loop="uvloop",
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+    )
+    server.run()
+    return 0 if server.started and follower.failed is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
