@@ -1,7 +1,7 @@
 """Every metric of every service, as data: the only place that names one.
 
 The collectors of prometheus_client are made on first use, so that a process shows only what it
-counts. A new metric is a new line here; `tests/unit/test_metrics.py` holds them to the rules of
+counts. A new metric is a new line here; `tests/unit/test_telemetry.py` holds them to the rules of
 naming.
 """
 

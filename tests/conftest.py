@@ -12,10 +12,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from infra.embedded.kafka import Broker
 from infra.embedded.postgres import Postgres
 from tests.support.shared import cache_dir, shared
+
+pytest_plugins = ["tests.support.budget"]
+
+# a busy machine is no failure; a failure prints how to have it again
+settings.register_profile("tailrace", deadline=None, print_blob=True)
+settings.load_profile("tailrace")
 
 _numbers = itertools.count(1)
 
