@@ -44,7 +44,7 @@ _HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _INFINITE = re.compile(r"([-+]?)\.(?:inf|Inf|INF)\Z")
 _NAN = re.compile(r"\.(?:nan|NaN|NAN)\Z")
-_MAYBE_TYPED = frozenset("0123456789-+.~nNtTfF")
+_MAYBE_TYPED = frozenset("0123456789-+.~nNtTfF") | {""}
 _TAG = "tag:yaml.org,2002:"
 _SCALAR_TAGS = frozenset({"str", "int", "float", "bool", "null"})
 _INT_DIGITS_MAX = 300
@@ -197,10 +197,18 @@ class _Reader:
         """The node that starts with an event; reads on to its end."""
         self.count = count = self.count + 1
         kind = type(event)
-        plain_scalar = kind is yaml.ScalarEvent and event.tag is None and event.anchor is None
-        if plain_scalar and count <= NODES_MAX:
-            return _simple_scalar(event)
         mark = event.start_mark
+        if (
+            kind is yaml.ScalarEvent
+            and event.tag is None
+            and event.anchor is None
+            and count <= NODES_MAX
+        ):
+            # Written out here, for these are nearly all nodes of a file.
+            text: str = event.value
+            style = event.style or None
+            value = resolve(text) if style is None and text[:1] in _MAYBE_TYPED else text
+            return ScalarNode(value, text, mark.line + 1, mark.column + 1, style)
         line, column = mark.line + 1, mark.column + 1
         if count > NODES_MAX:
             self._fail(line, column, f"more than {NODES_MAX} values, aliases counted in full")
@@ -247,9 +255,10 @@ class _Reader:
     def _entries(self, next_event: _NextEvent, depth: int) -> list[tuple[ScalarNode, Node]]:
         entries: list[tuple[ScalarNode, Node]] = []
         seen: dict[str, int] = {}
+        node, depth = self._node, depth + 1
         while type(event := next_event()) is not yaml.MappingEndEvent:
-            key = self._node(event, next_event, depth + 1)
-            value = self._node(next_event(), next_event, depth + 1)
+            key = node(event, next_event, depth)
+            value = node(next_event(), next_event, depth)
             if type(key) is not ScalarNode:
                 self._problem(key.line, key.column, "a key must be a plain text")
                 continue
@@ -272,12 +281,12 @@ class _Reader:
     def _scalar(self, event: _AnyEvent, line: int, column: int) -> ScalarNode:
         """A scalar with a tag or an anchor."""
         tag = event.tag
-        if tag is None:
-            return _simple_scalar(event)
         text: str = event.value
         style = event.style or None
         value: bool | int | float | str | None = text
-        if tag.startswith(_TAG) and tag[len(_TAG) :] in _SCALAR_TAGS:
+        if tag is None:
+            value = resolve(text) if style is None else text
+        elif tag.startswith(_TAG) and tag[len(_TAG) :] in _SCALAR_TAGS:
             value = self._tagged(tag[len(_TAG) :], text, style, line, column)
         elif tag != "!":
             hint = None
@@ -328,15 +337,6 @@ def resolve(text: str) -> bool | int | float | str | None:
     if infinite:
         return -math.inf if infinite.group(1) == "-" else math.inf
     return math.nan if _NAN.match(text) else text
-
-
-def _simple_scalar(event: _AnyEvent) -> ScalarNode:
-    text: str = event.value
-    mark = event.start_mark
-    if event.style:
-        return ScalarNode(text, text, mark.line + 1, mark.column + 1, event.style)
-    typed = not text or text[0] in _MAYBE_TYPED
-    return ScalarNode(resolve(text) if typed else text, text, mark.line + 1, mark.column + 1, None)
 
 
 def _shown(tag: str) -> str:

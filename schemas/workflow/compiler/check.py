@@ -94,6 +94,10 @@ class Check:
     def fields(self, node: Node, what: str, allowed: Collection[str]) -> dict[str, Field]:
         """The entries of a mapping whose keys are known; others are reported with a guess."""
         found: dict[str, Field] = {}
+        if isinstance(node, MappingNode) and all(key.text in allowed for key, _ in node.entries):
+            for entry in node.entries:
+                found[entry[0].text] = entry
+            return found
         for name, name_node, value in self.pairs(node, what):
             if name in allowed:
                 found[name] = (name_node, value)

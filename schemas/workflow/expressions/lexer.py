@@ -14,14 +14,16 @@ EXPRESSION_CHARACTERS_MAX = 21_000
 
 TokenKind = Literal["number", "string", "name", "literal", "op", "end"]
 
-_SPACE = re.compile(r"\s+")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+# Most of a text: blanks, then a name up to a boundary, a string, or an operator but the dot.
+_COMMON = re.compile(
+    r"""\s*(?:([A-Za-z_][A-Za-z0-9_-]*)(?![^\s(\[)\],.!<>=&|])|('(?:[^']|'')*')"""
+    r"""|(&&|\|\||==|!=|<=|>=|[()\[\],!<>*]))"""
+)
+_SPACE = re.compile(r"\s*")
 # A run up to a boundary character: what an illegal symbol swallows, as in GitHub's messages.
 _RUN = re.compile(r"[^\s(\[)\],.!<>=&|]+")
 _NUMBER_RUN = re.compile(r"[^\s(\[)\],!<>=&|]+")
-_STRING = re.compile(r"'((?:[^']|'')*)'")
-_OPERATOR = re.compile(r"&&|\|\||==|!=|<=|>=|[()\[\],.!<>*]")
-_KEYWORDS: dict[str, bool | float | None] = {
+KEYWORDS: dict[str, bool | float | None] = {
     "true": True,
     "false": False,
     "null": None,
@@ -29,7 +31,8 @@ _KEYWORDS: dict[str, bool | float | None] = {
     "Infinity": math.inf,
 }
 _BEFORE_DOT = frozenset({")", "]", "*"})
-_DIGITS_AND_SIGNS = frozenset("0123456789+-")
+_NUMBER_STARTS = frozenset("0123456789+-.")
+_STRING_GROUP, _OPERATOR_GROUP = 2, 3
 
 
 @dataclass(slots=True)
@@ -51,37 +54,46 @@ def tokenize(text: str) -> list[Token]:
             expression=text[:80],
         )
     tokens: list[Token] = []
+    previous: Token | None = None
     offset, length = 0, len(text)
-    while offset < length:
-        space = _SPACE.match(text, offset)
-        if space:
-            offset = space.end()
-            continue
-        token = _next_token(text, offset, tokens[-1] if tokens else None)
-        tokens.append(token)
-        offset += len(token.text)
+    while True:
+        match = _COMMON.match(text, offset)
+        if match is not None:
+            previous = _common(match, previous)
+        else:
+            space = _SPACE.match(text, offset)
+            offset = space.end() if space else offset
+            if offset >= length:
+                break
+            previous = _rare(text, offset, previous)
+        tokens.append(previous)
+        offset = previous.offset + len(previous.text)
     tokens.append(Token("end", "EOF", length))
     return tokens
 
 
-def _next_token(text: str, offset: int, previous: Token | None) -> Token:
+def _common(match: re.Match[str], previous: Token | None) -> Token:
+    kind = match.lastindex
+    word = match[kind or 0]
+    offset = match.start(kind or 0)
+    if kind == _OPERATOR_GROUP:
+        return Token("op", word, offset)
+    if kind == _STRING_GROUP:
+        return Token("string", word, offset, word[1:-1].replace("''", "'"))
+    if word in KEYWORDS and not (previous and previous.text == "." and previous.kind == "op"):
+        return Token("literal", word, offset, KEYWORDS[word])
+    return Token("name", word, offset)
+
+
+def _rare(text: str, offset: int, previous: Token | None) -> Token:
+    """A dot, a number, or what does not belong in an expression."""
     character = text[offset]
+    if character == "." and _dereferences(previous):
+        return Token("op", ".", offset)
     if character == "'":
-        return _string(text, offset)
-    if character in _DIGITS_AND_SIGNS or (character == "." and not _dereferences(previous)):
+        raise _unexpected(text, offset, text[offset:])
+    if character in _NUMBER_STARTS:
         return _number(text, offset, previous)
-    name = _NAME.match(text, offset)
-    if name:
-        run = _RUN.match(text, offset)
-        if run and run.end() > name.end():
-            raise _unexpected(text, offset, run.group())
-        word = name.group()
-        if word in _KEYWORDS and not (previous and previous.text == "." and previous.kind == "op"):
-            return Token("literal", word, offset, _KEYWORDS[word])
-        return Token("name", word, offset)
-    operator = _OPERATOR.match(text, offset)
-    if operator:
-        return Token("op", operator.group(), offset)
     run = _RUN.match(text, offset + 1)
     raise _unexpected(text, offset, text[offset : run.end() if run else offset + 1])
 
@@ -90,13 +102,6 @@ def _dereferences(previous: Token | None) -> bool:
     return previous is not None and (
         previous.kind == "name" or (previous.kind == "op" and previous.text in _BEFORE_DOT)
     )
-
-
-def _string(text: str, offset: int) -> Token:
-    match = _STRING.match(text, offset)
-    if match is None:
-        raise _unexpected(text, offset, text[offset:])
-    return Token("string", match.group(), offset, match.group(1).replace("''", "'"))
 
 
 def _number(text: str, offset: int, previous: Token | None) -> Token:

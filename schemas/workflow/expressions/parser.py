@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
 from schemas.workflow.errors import ExpressionError, located
 from schemas.workflow.expressions.functions import FUNCTIONS, STATUS_FUNCTIONS
-from schemas.workflow.expressions.lexer import Token, tokenize
+from schemas.workflow.expressions.lexer import KEYWORDS, Token, tokenize
 from schemas.workflow.expressions.nodes import (
     All,
     Any,
@@ -24,6 +25,7 @@ from schemas.workflow.expressions.nodes import (
 
 DEPTH_MAX = 50
 _CACHED_EXPRESSIONS = 8192
+_PATH = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?:\.[A-Za-z_][A-Za-z0-9_-]*)*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class Expression:
 @lru_cache(maxsize=_CACHED_EXPRESSIONS)
 def parse_expression(text: str) -> Expression:
     """Parses a bare expression (no `${{ }}`); a blank text is null. Raises ExpressionError."""
+    path = _PATH.match(text)
+    if path is not None and path[1] not in KEYWORDS and text.count(".") < DEPTH_MAX:
+        return _path_expression(text)
     parser = _Parser(text)
     root = parser.parse()
     return Expression(
@@ -73,6 +78,17 @@ def parse_expression(text: str) -> Expression:
         contexts=frozenset(reference.context for reference in parser.references),
         functions=frozenset(use.function for use in parser.uses),
     )
+
+
+def _path_expression(text: str) -> Expression:
+    """`context.name.name` without going through the grammar: most expressions are that."""
+    first, *names = text.split(".")
+    context = first.lower()
+    root: Node = Name(context)
+    for name in names:
+        root = Index(root, Literal(name))
+    reference = Reference(context, names[0] if names else None, 0)
+    return Expression(text, root, (reference,), (), frozenset((context,)), frozenset())
 
 
 class _Parser:
@@ -121,7 +137,8 @@ class _Parser:
 
     def _any(self) -> Node:
         first = self._all()
-        if self._peek().text != "||" or self._peek().kind != "op":
+        token = self.tokens[self.position]
+        if token.text != "||" or token.kind != "op":
             return first
         self._enter()
         operands = [first]
@@ -132,7 +149,8 @@ class _Parser:
 
     def _all(self) -> Node:
         first = self._equality()
-        if self._peek().text != "&&" or self._peek().kind != "op":
+        token = self.tokens[self.position]
+        if token.text != "&&" or token.kind != "op":
             return first
         self._enter()
         operands = [first]
@@ -143,6 +161,8 @@ class _Parser:
 
     def _equality(self) -> Node:
         first = self._order()
+        if self.tokens[self.position].text not in ("==", "!="):
+            return first
         rest: list[tuple[str, Node]] = []
         while operator := self._accept("==", "!="):
             rest.append((operator, self._order()))
@@ -150,6 +170,8 @@ class _Parser:
 
     def _order(self) -> Node:
         first = self._unary()
+        if self.tokens[self.position].text not in ("<", "<=", ">", ">="):
+            return first
         rest: list[tuple[str, Node]] = []
         while operator := self._accept("<", "<=", ">", ">="):
             rest.append((operator, self._unary()))
