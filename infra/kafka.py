@@ -127,9 +127,11 @@ class KafkaReader:
         """Connect lazily; `overrides` are librdkafka properties."""
         settings = consumer_settings(bootstrap, client_id, f"{client_id}-unused")
         self._consumer = Consumer({**settings, **overrides})
+        self._ends: dict[Partition, int] = {}
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Read exactly these partitions from these offsets."""
+        self._ends = dict.fromkeys(positions, 0)
         self._consumer.assign(
             [TopicPartition(topic, part, offset) for (topic, part), offset in positions.items()]
         )
@@ -144,11 +146,10 @@ class KafkaReader:
         `consume(n, t)` alone would wait the whole of `t` unless n messages came.
         """
         first = self._consumer.poll(timeout_ms / 1000)
-        if first is None:
-            return []
-        messages = [first]
-        if records_max > 1:
+        messages = [] if first is None else [first]
+        if messages and records_max > 1:
             messages += self._consumer.consume(records_max - 1, 0)
+        self._note_ends()
         return [to_record(message) for message in messages if not _is_error(message)]
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
@@ -168,11 +169,19 @@ class KafkaReader:
             return low, high
 
     def end_seen(self, topic: str, partition: int) -> int:
-        """Return the next offset as of the last fetch, without asking the broker; 0 if unknown."""
-        _, high = self._consumer.get_watermark_offsets(
-            TopicPartition(topic, partition), cached=True
-        )
-        return max(0, int(high))
+        """Return the next offset as of the last read, from any thread; 0 if unknown.
+
+        Asking the consumer itself from another thread than the reader's can wait for ever: the
+        client lets one thread at a time in, and the reader is back before anybody else is.
+        """
+        return self._ends.get((topic, partition), 0)
+
+    def _note_ends(self) -> None:
+        for topic, partition in self._ends:
+            _, high = self._consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), cached=True
+            )
+            self._ends[topic, partition] = max(0, int(high))
 
     def close(self) -> None:
         """Leave the broker."""
