@@ -175,6 +175,7 @@ class Attempt:
         pump = self._pump = Pump(
             guard, self._packer, tools.clock,
             accepts=tools.spool.accepts, interrupted=self._interrupted,
+            deadline_ms=self._deadline_ms,
         )  # fmt: skip
         workplace = HostWorkplace(seat, folders, guard, pump)
         try:

@@ -145,8 +145,9 @@ class Guard:
                 self._sweep()
                 return
             if time.monotonic() - self._fed_s > STARVED_S and self._has_children():
-                self._sweep()
+                # said first: the deaths that follow are then no mystery to the runner
                 self._send(("starved",))
+                self._sweep()
                 self._fed_s = time.monotonic()
 
     def _receive(self) -> bool:

@@ -91,8 +91,11 @@ class Pump:
         *,
         accepts: Callable[[], bool],
         interrupted: Callable[[int], Ladder | None],
+        deadline_ms: int,
     ) -> None:
         """Ask `accepts` whether the log takes more, and `interrupted` (at each turn) about orders.
+
+        It is asked at `deadline_ms`, when the job's time is over, at the latest.
 
         `interrupted(steady_ms)` returns the ladder of the whole job once it is being ended, and
         raises AbandonedError when nothing more may be done.
@@ -102,6 +105,7 @@ class Pump:
         self._clock = clock
         self._accepts = accepts
         self._interrupted = interrupted
+        self._deadline_ms = deadline_ms
         self._poll = select.poll()
         self._poll.register(guard.fileno(), select.POLLIN)
         self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -152,6 +156,8 @@ class Pump:
             dues = [ladder.due_ms() for ladder in (own, whole) if ladder is not None]
             if own is None and limit_ms is not None:
                 dues.append(limit_ms)
+            if whole is None:
+                dues.append(self._deadline_ms)
             ending = self._turn(now_ms, [due for due in dues if due is not None])
             if ending is not None:
                 self._linger()
