@@ -113,7 +113,6 @@ class Child:
         The kernel walks all pages to add up the memory: not for whoever asks ten times a second.
         """
         process, state = self._process, self._state
-        runs = process is not None
         return Report(
             name=self.name,
             state=state,
@@ -121,7 +120,7 @@ class Child:
             port=self._launcher.port,
             detail="" if state == "up" else self._detail or self._health.detail,
             lag=self._health.lag,
-            uptime_s=round(time.monotonic() - self._started_at, 1) if runs else None,
+            uptime_s=round(processes.age_s(process), 1) if process else None,
             restarts=self._restarts,
             crashes=self._crashes,
             memory_mb=self._memory_mb(process) if with_memory else 0,

@@ -129,6 +129,11 @@ def spawn(
     return name or ProcessName(child.pid, 0, _boot_id())
 
 
+def age_s(process: ProcessName) -> float:
+    """Return for how long a process has run, whoever started it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / os.sysconf("SC_CLK_TCK")
+
+
 def send(process: ProcessName, signal_number: int) -> bool:
     """Signal exactly this process; False if it is gone."""
     if not is_alive(process):
