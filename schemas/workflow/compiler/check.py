@@ -35,6 +35,16 @@ INSERT_KEY = "${{ insert }}"
 Field = tuple[ScalarNode, Node]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An expression in the file; in a step, the number of steps before it, else None."""
+
+    node: ScalarNode
+    text: str
+    part: Part
+    step: int | None
+
+
 @dataclass(slots=True, eq=False)
 class Check:
     """The findings about one file, with the means to say where they are."""
@@ -42,6 +52,8 @@ class Check:
     path: str
     text: str
     problems: list[Problem] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    step: int | None = None
     _line_starts: list[int] = field(default_factory=list)
 
     def report(
@@ -59,7 +71,8 @@ class Check:
 
     def warn(self, place: Node | tuple[int, int], message: str, **more: str) -> None:
         """Adds a warning: something that runs, but hardly as meant."""
-        self.report(place, message, severity="warning", hint=more.get("hint"), rule=more["rule"])
+        hint = more.get("hint") or None
+        self.report(place, message, severity="warning", hint=hint, rule=more["rule"])
 
     # Mappings
 
@@ -322,6 +335,8 @@ class Check:
         """Reports contexts and functions that do not exist where the template stands."""
         for part in parts:
             expression = part.expression
+            if expression.references:
+                self.readings.append(Reading(node, text, part, self.step))
             if not expression.contexts <= row.contexts:
                 self._contexts(node, text, part, row)
             if not (expression.functions & RESTRICTED_FUNCTIONS) <= row.functions:

@@ -28,10 +28,12 @@ def read_steps(check: Check, node: Node) -> tuple[StepPlan, ...]:
     ids: dict[str, int] = {}
     found = [_read_step(check, item, ids) for item in node.items]
     taken = set(ids)
-    steps = []
+    steps: list[StepPlan] = []
     for item, (step_id, fields) in zip(node.items, found, strict=True):
         if fields is not None:
+            check.step = len(steps)
             steps.append(_plan(check, item, step_id, fields, taken))
+    check.step = None
     return tuple(steps)
 
 

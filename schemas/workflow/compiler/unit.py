@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from schemas.workflow.compiler.check import Check
 from schemas.workflow.compiler.graph import resolve_needs
 from schemas.workflow.compiler.job_section import read_job
+from schemas.workflow.compiler.lint import lint_job, lint_triggers
 from schemas.workflow.compiler.on_section import read_triggers
 from schemas.workflow.compiler.shared import (
     read_concurrency,
@@ -72,12 +73,18 @@ def _read(unit: Unit, node: MappingNode) -> None:
             check.report(node, f"Required property is missing: {required}")
     get = found.get
     triggers = read_triggers(check, entry[1]) if (entry := get("on")) else Triggers()
+    if entry := get("on"):
+        lint_triggers(check, triggers, entry[1])
     defaults = read_defaults(check, entry[1], None) if (entry := get("defaults")) else None
     unit.permissions = read_permissions(check, entry[1]) if (entry := get("permissions")) else None
     name = check.text_of(entry[1], "name") if (entry := get("name")) else ""
     if entry := get("description"):
         check.text_of(entry[1], "description")
-    jobs = _jobs(unit, entry[1], defaults or DefaultsPlan()) if (entry := get("jobs")) else []
+    jobs = (
+        _jobs(unit, entry[1], defaults or DefaultsPlan(), triggers)
+        if (entry := get("jobs"))
+        else []
+    )
     plan = WorkflowPlan(
         path=unit.path,
         name=name or unit.path,
@@ -95,16 +102,18 @@ def _read(unit: Unit, node: MappingNode) -> None:
     _check_groups(unit, plan)
 
 
-def _jobs(unit: Unit, node: Node, defaults: DefaultsPlan) -> list[JobPlan]:
+def _jobs(unit: Unit, node: Node, defaults: DefaultsPlan, on: Triggers) -> list[JobPlan]:
     check = unit.check
     jobs: list[JobPlan] = []
     for job_id, id_node, value in check.pairs(node, "jobs"):
         check.identifier(id_node, job_id, "job id")
+        check.readings.clear()
         job = read_job(check, job_id, id_node, value, defaults, unit.permissions)
         if job is not None and isinstance(value, MappingNode):
             unit.job_names[job_id] = id_node
             unit.job_nodes[job_id] = value
             jobs.append(job)
+            lint_job(check, job, value, check.readings, on)
     if isinstance(node, MappingNode) and not node.entries:
         check.report(node, "jobs lists no job")
     return resolve_needs(check, jobs, unit.job_nodes, node)

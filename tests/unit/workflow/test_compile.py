@@ -421,3 +421,48 @@ def test_what_looks_wrong_is_a_warning(text: str, warning: str) -> None:
 
     assert compiled.plan is not None
     assert any(warning in item.message for item in compiled.warnings)
+
+
+@pytest.mark.parametrize(
+    ("job", "warning"),
+    [
+        ("steps: [{run: '${{ needs.b.result }}'}]", "'b' is not in the `needs`"),
+        ("steps: [{run: '${{ matrix.os }}'}]", "the matrix of this job has no 'os'"),
+        ("steps: [{run: '${{ steps.x.outcome }}'}, {id: x, run: a}]", "no step before this"),
+        ("steps: [{run: '${{ inputs.x }}'}]", "declares no input 'x'"),
+        ("env: {'A B': c}", "no name for an environment variable"),
+        ("strategy: {matrix: {a: [1], exclude: [{b: 1}]}}", "'b' is not in the matrix"),
+        ("strategy: {matrix: {a: [1], exclude: [{a: 2}]}}", "'a' is never '2'"),
+    ],
+)
+def test_a_name_that_cannot_exist_is_a_warning(job: str, warning: str) -> None:
+    """It would always be empty."""
+    compiled = compile_text(f"on: push\njobs: {{a: {{runs-on: x, {job}}}}}")
+    places = {item.message: (item.line, item.column) for item in compiled.warnings}
+
+    assert compiled.plan is not None, compiled.problems
+    assert any(warning in message for message in places), places
+
+
+def test_names_that_exist_give_no_warning() -> None:
+    """In any case and from any source."""
+    compiled = compile_text("""
+        on: {workflow_dispatch: {inputs: {Level: {}}}}
+        jobs:
+          first: {runs-on: x, steps: [{run: a}]}
+          second:
+            needs: first
+            runs-on: x
+            outputs: {v: "${{ steps.Later.outputs.v }}"}
+            strategy:
+              matrix: {os: [a], include: [{os: a, extra: 1}], exclude: ["${{ fromJSON('{}') }}"]}
+            steps:
+              - run: ${{ matrix.OS }} ${{ matrix.extra }} ${{ needs.First.result }}
+              - {id: later, run: "${{ inputs.level }}"}
+          third:
+            runs-on: x
+            strategy: {matrix: "${{ fromJSON('{}') }}"}
+            steps: [{run: "${{ matrix.anything }}"}]
+    """)
+
+    assert compiled.warnings == ()
