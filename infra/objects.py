@@ -62,7 +62,7 @@ class ObjectStore(Protocol):
 def open_store(uri: str) -> ObjectStore:
     """Return the store of a `file:///folder` or `s3://bucket/prefix` URI."""
     parts = urlsplit(uri)
-    if parts.scheme == "file" and parts.path and not parts.netloc:
+    if parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc:
         return FileStore(Path(unquote(parts.path)))
     if parts.scheme == "s3" and parts.netloc:
         return S3Store(parts.netloc, parts.path.strip("/"))

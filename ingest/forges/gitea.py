@@ -18,6 +18,7 @@ from ingest.forges.request import (
     items,
     obj,
     parsed,
+    text,
 )
 from schemas.events import DeliveryReceived, Provider
 
@@ -54,8 +55,9 @@ def reshaped(
     elif event in ("create", "delete"):
         default = obj(body.get("repository")).get("default_branch")
         body = {**body, "master_branch": default}
-    elif event == "issues" and body.get("action") in ACTIONS:
-        body = {**body, "action": ACTIONS[body["action"]]}
+    elif event == "issues":
+        action = text(body.get("action"))
+        body = {**body, "action": ACTIONS.get(action, action)}
     body = {**body, "repository": _repository(body.get("repository"))}
     return facts.received(request, provider=provider, event=event, delivery_id=delivery, body=body)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance import commands, expressions, filters, workflows
+from tests.conformance import commands, expressions, filters, webhooks, workflows
 from tests.conformance.cases import CaseSet, Outcome
 
 
@@ -36,4 +36,5 @@ SETS: tuple[NamedSet, ...] = (
     NamedSet("workflows_valid", "workflows_valid", workflows.run_valid),
     NamedSet("workflows_valid/templates", "workflows_valid", workflows.run_templates),
     NamedSet("workflows_invalid", "workflows_invalid", workflows.run_invalid),
+    NamedSet("webhooks", "webhooks/index.jsonl", webhooks.run_webhooks),
 )
