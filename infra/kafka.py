@@ -99,21 +99,16 @@ def to_record(message: Message) -> Record:
     if topic is None or partition is None or offset is None:
         raise LogError("a consumed message has no place in the log")
     key, value = message.key(), message.value()
-    headers = tuple((name, _bytes(v) or b"") for name, v in _pairs(message))
+    headers: Any = message.headers()
     return Record(
         topic,
         partition,
         offset,
         _bytes(key),
         _bytes(value),
-        headers,
+        tuple(headers) if headers else (),
         message.timestamp()[1],
     )
-
-
-def _pairs(message: Message) -> list[tuple[str, str | bytes | None]]:
-    headers = message.headers() or []
-    return list(headers.items()) if isinstance(headers, dict) else list(headers)
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

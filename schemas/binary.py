@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -18,6 +19,7 @@ Write = Callable[[Out, Any], None]
 _SMALL = 1 << 13
 
 
+@lru_cache(maxsize=4096)  # instants repeat within a batch
 def _varint(number: int) -> bytes:
     """Return a long: zigzag, then 7 bits a byte, the lowest first."""
     left = (number << 1) ^ (number >> 63)

@@ -38,6 +38,13 @@ class PlanView:
             for need in job.needs:
                 self.dependents[need].append(job.id)
         self.ancestors = {job.id: self.plan.ancestors(job.id) for job in self.plan.jobs}
+        # what needs no context: most fields of most jobs, and contexts cost a parsed payload
+        self.static = {
+            (job.id, field)
+            for job in self.plan.jobs
+            for field in ("condition", "name", "runs_on", "strategy")
+            if not _has_expression(getattr(job, field), field)
+        }
         self._for_runner: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def for_runner(self, key: str) -> tuple[str, tuple[str, ...]]:
@@ -47,6 +54,12 @@ class PlanView:
             job = self.jobs[key]
             found = self._for_runner[key] = job_to_json(job), secret_names(job, self.plan)
         return found
+
+
+def _has_expression(value: object, field: str) -> bool:
+    if value is None:
+        return False
+    return field == "condition" or "${{" in repr(value)
 
 
 @lru_cache(maxsize=PLANS_CACHED)
@@ -74,19 +87,23 @@ class RunView:
     def github(self, run: Run) -> dict[str, Value]:
         """Return the `github` context of the run's jobs; `event` is {} when it lies elsewhere."""
         if self._github is None:
-            row = self.row
-            self._github = {
-                **json.loads(row.github_json),
-                "event_name": row.event,
-                "sha": row.sha,
-                "ref": row.ref,
-                "workflow": row.workflow_name,
-                "run_id": run.run_id,
-                "run_number": str(run.run_number),
-                "run_attempt": str(run.run_attempt),
-                "event": json.loads(row.payload_json) if row.payload_json else {},
-            }
+            payload = self.row.payload_json
+            event = json.loads(payload) if payload else {}
+            self._github = {**self._github_base(run), "event": event}
         return self._github
+
+    def _github_base(self, run: Run) -> dict[str, Value]:
+        row = self.row
+        return {
+            **json.loads(row.github_json),
+            "event_name": row.event,
+            "sha": row.sha,
+            "ref": row.ref,
+            "workflow": row.workflow_name,
+            "run_id": run.run_id,
+            "run_number": str(run.run_number),
+            "run_attempt": str(run.run_attempt),
+        }
 
     def inputs(self, state: State, job: Job) -> dict[str, Value]:
         """Return the `inputs` context: those of the called workflow, or of the run."""
@@ -96,12 +113,20 @@ class RunView:
         inputs: dict[str, Value] = json.loads(caller.inputs_json or "{}")
         return inputs
 
+    def contexts_for(self, field: str, state: State, run: Run, job: Job) -> dict[str, Value]:
+        """Return what a field of a job may read: nothing when there is no expression in it."""
+        if (job.key, field) in self._shared.static:
+            return {}
+        return self.contexts(state, run, job)
+
     def contexts(self, state: State, run: Run, job: Job) -> dict[str, Value]:
         """Return what a job's own fields may read."""
+        return {"github": self.github(run), **self._own_contexts(state, run, job)}
+
+    def _own_contexts(self, state: State, run: Run, job: Job) -> dict[str, Value]:
         repository = state.repositories.get(run.repository)
         variables: dict[str, Value] = {**(repository.variables if repository else {})}
         contexts: dict[str, Value] = {
-            "github": self.github(run),
             "needs": self.needs(state, run, job),
             "vars": variables,
             "inputs": self.inputs(state, job),
@@ -142,7 +167,7 @@ class RunView:
         cancelled = bool(run.cancel or job.cancel)
         return evaluate_condition(
             self.jobs[job.key].condition,
-            self.contexts(state, run, job),
+            self.contexts_for("condition", state, run, job),
             JobScope(results, cancelled_run=cancelled),
         )
 
@@ -151,7 +176,7 @@ class RunView:
         plan = self.jobs[job.key]
         raw = plan.name or plan.local_id
         try:
-            name = to_string(evaluate_value(raw, self.contexts(state, run, job)))
+            name = to_string(evaluate_value(raw, self.contexts_for("name", state, run, job)))
         except LanguageError:
             name = raw
         if plan.parent is not None:
@@ -173,7 +198,7 @@ class RunView:
     def legs(self, state: State, run: Run, job: Job) -> tuple[Leg, ...] | None:
         """Return the legs of a matrix job, None for a job without; raises LanguageError."""
         plan = self.jobs[job.key].strategy
-        legs = resolve_strategy(plan, self.contexts(state, run, job)).legs
+        legs = resolve_strategy(plan, self.contexts_for("strategy", state, run, job)).legs
         made = tuple(leg for leg in legs if leg is not None)
         return made or None
 
@@ -181,7 +206,7 @@ class RunView:
         """Return the strategy of a job whose legs exist; it was valid when they were made."""
         matrix = state.jobs.get(job.parent) or job
         try:
-            contexts = self.contexts(state, run, matrix)
+            contexts = self.contexts_for("strategy", state, run, matrix)
             return resolve_strategy(self.jobs[job.key].strategy, contexts)
         except LanguageError:
             return Strategy()
@@ -223,7 +248,7 @@ class RunView:
     def runs_on(self, state: State, run: Run, job: Job) -> tuple[str | None, tuple[str, ...]]:
         """Return (pool asked for by `group`, lower-case labels); raises LanguageError."""
         plan = self.jobs[job.key]
-        value = evaluate_value(plan.runs_on, self.contexts(state, run, job))
+        value = evaluate_value(plan.runs_on, self.contexts_for("runs_on", state, run, job))
         pool = plan.pool
         if isinstance(value, dict):
             group = value.get("group")
@@ -280,12 +305,13 @@ class RunView:
     def contexts_json(self, state: State, run: Run, job: Job) -> str:
         """Return the runner's contexts; the github part is written once a run."""
         if not self._github_json:
-            self._github_json = _dumps(self.github(run))
-        contexts: dict[str, Any] = self.contexts(state, run, job)
-        del contexts["github"]
+            # the payload goes in as the text that it came as: parsing it costs more than the rest
+            base = _dumps({**self._github_base(run), "event": None})
+            payload = self.row.payload_json or "{}"
+            self._github_json = f"{base.removesuffix('null}')}{payload}}}"
+        contexts: dict[str, Any] = self._own_contexts(state, run, job)
         contexts["env"] = self.plan.workflow_env(self.jobs[job.key])
         return f'{{"github":{self._github_json},{_dumps(contexts)[1:]}'
 
 
-def _dumps(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
