@@ -110,6 +110,7 @@ def _wanted(*, dev: bool) -> dict[str, str]:
     wanted = {
         "python": "{}.{}".format(*sys.version_info[:2]),
         "repository": str(REPOSITORY),
+        "version": _version(),
     }
     # The development lock holds everything that the other one holds.
     lock = "requirements-dev.lock" if dev or has_dev else "requirements.lock"
@@ -154,6 +155,12 @@ def _java_version(java: str) -> int:
 
 def _which(program: str) -> str:
     return shutil.which(program) or ""
+
+
+def _version() -> str:
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "([^"]+)"', text, re.MULTILINE)
+    return found.group(1) if found else "0"
 
 
 def _digest(path: Path) -> str:
@@ -345,14 +352,26 @@ class Meter:
 
 
 def _link_ourselves(python: Path) -> None:
-    """Put this checkout on the path of the environment, and the command beside its Python."""
+    """Put this checkout on the path of the environment, and the command beside its Python.
+
+    An editable install would need a build tool that no lock names; this is all that it does.
+    """
     answer = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True,
         text=True,
         check=True,
     )
-    (Path(answer.stdout.strip()) / "tailrace.pth").write_text(f"{REPOSITORY}\n", encoding="utf-8")
+    packages = Path(answer.stdout.strip())
+    (packages / "tailrace.pth").write_text(f"{REPOSITORY}\n", encoding="utf-8")
+    for stale in packages.glob("tailrace-*.dist-info"):
+        shutil.rmtree(stale)
+    # For importlib.metadata, which asks for versions by the name of a distribution.
+    about = packages / f"tailrace-{_version()}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: tailrace\nVersion: {_version()}\n", encoding="utf-8"
+    )
     command = VENV / "bin" / "tailrace"
     command.write_text(
         f"#!{python}\nimport sys\n\nfrom infra.cli import main\n\nsys.exit(main())\n",

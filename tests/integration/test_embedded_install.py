@@ -31,6 +31,7 @@ class Checkout:
         (self.root / "infra/cli/__init__.py").write_text("def main():\n    print('hello')\n")
         source = Path(install.__file__).read_text(encoding="utf-8")
         (self.root / "infra/install.py").write_text(source, encoding="utf-8")
+        (self.root / "pyproject.toml").write_text('version = "4.5.6"\n', encoding="utf-8")
         self.lock(self.add_wheel("1.0"))
 
     def add_wheel(self, version: str) -> str:
@@ -91,6 +92,9 @@ def test_an_install_is_complete_quick_to_repeat_and_follows_the_lock(checkout: C
     assert first.returncode == 0, first.stderr
     assert checkout.run("tailrace") == "hello"
     assert checkout.run("python", "-c", "import tiny; print(tiny.VERSION)") == "1.0"
+
+    asked = "from importlib.metadata import version; print(version('tailrace'))"
+    assert checkout.run("python", "-c", asked) == "4.5.6"
 
     began = time.monotonic()
     assert checkout.install().stdout == ""
