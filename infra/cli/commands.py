@@ -53,6 +53,8 @@ def approve(*, run_text: str, as_json: bool) -> None:
     """Let a run start that waits for approval (a pull request from a fork)."""
     client = connect()
     run = find_run(client, run_text)
+    if run["status"] == "completed":
+        raise CliError(f"run {run['run_id']} has ended already: {run['conclusion']}")
     answer = _command(client, run, "approve", {})
     if as_json:
         print_json(answer)

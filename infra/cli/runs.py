@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import click
@@ -165,7 +166,8 @@ def _show_failed_steps(found: dict[str, Any]) -> None:
                 f"`{clean(step['name'])}`" + (f" ended with {code}" if code is not None else "")
             )
         if failed:
-            click.echo(f"  tailrace logs {found['run_id']} {job['key']}")
+            name = job["job_id"].removeprefix(f"{found['run_id']}.")
+            click.echo(f"  tailrace logs {found['run_id']} {name}")
 
 
 # --------------------------------------------------------------------------- audit trail
@@ -208,18 +210,27 @@ def _event_row(item: dict[str, Any], run_id: str) -> tuple[str, ...]:
     )
 
 
-_LONG = frozenset({"jobs", "legs", "workflows", "github_json", "payload_json", "segments"})
+#: Fields that tell most come first, in this order; then the others in the event's own.
+_FIRST = ("conclusion", "reason", "detail", "message", "number", "name", "pool", "labels", "lane",
+          "event", "ref", "sha", "run_number")  # fmt: skip
+_HEX = re.compile(r"[0-9a-f]{40,}")
+_SHORT_HEX = 12
 
 
 def _summary(data: dict[str, Any]) -> str:
-    """Return the fields that say something, as `name=value`."""
+    """Return the fields that say something, as `name=value`; long lists by their length."""
     said = []
-    for name, value in data.items():
-        if value in (None, "", [], {}, 0, False):
+    for name in (*_FIRST, *(name for name in data if name not in _FIRST)):
+        value = data.get(name)
+        if value in (None, "", [], {}, 0, False) or name.endswith(("_at", "_json")):
             continue
-        if name in _LONG and isinstance(value, list):
-            said.append(f"{name}={len(value)}")
-        elif name not in _LONG:
-            text = value if isinstance(value, str | int) else json.dumps(value)
-            said.append(f"{name}={text}")
+        if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+            text = str(len(value))
+        elif isinstance(value, list):
+            text = ",".join(map(str, value))
+        elif isinstance(value, dict):
+            text = json.dumps(value, ensure_ascii=False)
+        else:
+            text = str(value)
+        said.append(f"{name}={_HEX.sub(lambda found: found[0][:_SHORT_HEX], text)}")
     return " ".join(said)

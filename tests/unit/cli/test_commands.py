@@ -99,13 +99,14 @@ def test_events_are_one_line_each_and_all_of_them_in_json(api: StubApi, tailrace
     api.on(f"GET /runs/{RUN_ID}", a_run())
     first = {"offset": 3, "event_id": "aaaaaaaa-1", "kind": "RunPlanned", "occurred_at": 1,
              "caused_by": None, "job_id": None, "attempt": None,
-             "data": {"run_number": 7, "jobs": [1, 2], "fork": False}}  # fmt: skip
+             "data": {"run_number": 7, "jobs": [{}, {}], "fork": False, "x_json": "{}",
+                      "sha": "0123456789abcdef0123456789abcdef01234567"}}  # fmt: skip
     second = {"offset": 5, "event_id": "bbbbbbbb-1", "kind": "JobScheduled", "occurred_at": 2,
               "caused_by": "aaaaaaaa-1", "job_id": f"{RUN_ID}.build", "attempt": 1,
               "data": {"pool": "default"}}  # fmt: skip
     api.on(f"GET /runs/{RUN_ID}/events", page(first, second))
     lines = tailrace("events", RUN_ID).stdout.splitlines()
-    assert "run_number=7 jobs=2" in lines[1]
+    assert "sha=0123456789ab run_number=7 jobs=2" in lines[1]
     assert lines[2].split()[2:6] == ["JobScheduled", "bbbbbbbb", "aaaaaaaa", "build@1"]
     assert json.loads(tailrace("events", RUN_ID, "--json").stdout) == [first, second]
 
@@ -128,6 +129,14 @@ def test_cancel_of_a_run_that_has_ended_is_refused(api: StubApi, tailrace: Tailr
     result = tailrace("cancel", RUN_ID)
     assert result.exit_code == Exit.NEGATIVE
     assert "has ended already: success" in result.stderr
+
+
+def test_approve_of_a_run_that_has_ended_is_refused(api: StubApi, tailrace: Tailrace) -> None:
+    """There is nothing left to let start."""
+    api.on(f"GET /runs/{RUN_ID}", a_run(conclusion="cancelled"))
+    result = tailrace("approve", RUN_ID)
+    assert result.exit_code == Exit.NEGATIVE
+    assert "has ended already: cancelled" in result.stderr
 
 
 def test_approve_sends_the_approval(api: StubApi, tailrace: Tailrace) -> None:
