@@ -25,6 +25,7 @@ class Stack:
     def __init__(self, home: Path, **settings: str) -> None:
         """Name the folder and what differs from the defaults (`runner_slots="8"`)."""
         self.home = home
+        self._client: Client | None = None
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")},
             "TAILRACE_HOME": str(home),
@@ -56,14 +57,18 @@ class Stack:
 
     def down(self) -> None:
         """End everything."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
         self.cli("down", check=False)
 
     @property
     def client(self) -> Client:
-        """A new client of the public origin."""
-        record = self.record()
-        token = (self.home / "secrets" / "token").read_text().strip()
-        return Client(record["public_url"], token)
+        """The test's client of the public origin; for one thread, closed with the stack."""
+        if self._client is None:
+            token = (self.home / "secrets" / "token").read_text().strip()
+            self._client = Client(self.record()["public_url"], token)
+        return self._client
 
     def record(self) -> dict[str, Any]:
         """Return the addresses that the running system recorded."""
