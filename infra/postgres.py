@@ -127,7 +127,7 @@ def migrate(url: str, schema: str, migrations: Sequence[Migration]) -> list[str]
         _check_applied(schema, applied, migrations)
         missing = [script for script in migrations if script.name not in applied]
         for script in missing:
-            connection.execute(cast("LiteralString", script.text))
+            connection.execute(script.text.encode())
             connection.execute(
                 "INSERT INTO migration (name, sha256) VALUES (%s, %s)",
                 (script.name, script.sha256),

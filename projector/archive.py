@@ -359,7 +359,7 @@ class Archiver:
             log.caused_by = ended.ended_by or log.caused_by
             log.last_at = max(log.last_at, ended.finished_at)
             if ended.lost or ended.log_lines or log.next_seq:
-                why = ended.reason or "its runner sent no last batch"
+                why = ended.reason if ended.lost else "its runner sent no last batch"
                 log.faults.append(f"the log has no end: {why}")
             self._announce(key, log)
 
@@ -383,7 +383,7 @@ class Archiver:
             "AND e.kind IN ('JobFinished', 'AttemptLost') ORDER BY e.\"offset\" DESC LIMIT 1) "
             "FROM attempt a LEFT JOIN run r ON r.run_id = a.run_id "
             "WHERE a.log_archived_offset IS NULL AND a.phase = 'ended' "
-            "AND a.runner_id IS NOT NULL ORDER BY a.finished_at LIMIT %s",
+            "AND a.runner_id IS NOT NULL AND a.started_at IS NOT NULL ORDER BY a.finished_at LIMIT %s",
             (ENDED_MAX,),
         )
         names = EndedAttempt.__dataclass_fields__

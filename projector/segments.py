@@ -65,6 +65,9 @@ class Block:
 def decompress(frame: bytes) -> bytes:
     """Return what a zstd frame holds; SegmentError when it is damaged or far too large."""
     try:
+        # the library's own limit is not looked at where a frame names its size
+        if zstandard.frame_content_size(frame) > BLOCK_BYTES_MAX:
+            raise SegmentError(f"a block of {len(frame)} bytes holds more than {BLOCK_BYTES_MAX}")
         return zstandard.ZstdDecompressor().decompress(frame, max_output_size=BLOCK_BYTES_MAX)
     except zstandard.ZstdError as error:
         raise SegmentError(

@@ -21,7 +21,7 @@ from infra.log import Append, LogReader, LogWriter, Record
 from infra.metrics import Meters
 from infra.postgres import Connection
 from projector import store
-from projector.rows import UnfoldableError, WorkingSet, check, project
+from projector.rows import UnfoldableError, WorkingSet, check, missing, project
 from schemas.codec import EVENTS as EVENT_CODEC
 from schemas.codec import CodecError, UnknownSchemaError
 from schemas.events import Event
@@ -181,8 +181,8 @@ class Projector:
         events, next_offset = self._decode(cell, batch)
         if next_offset == cell.next_offset:
             return
-        missing = {need: None for _, event in events for need in rows.missing(event)}
-        store.load(self._opened(), rows, missing)
+        needed = {need: None for _, event in events for need in missing(rows, event)}
+        store.load(self._opened(), rows, needed)
         for record, event in events:
             project(rows, event, cell.number, record.offset)
         step = store.Advance(
@@ -198,9 +198,9 @@ class Projector:
             cell.rows = WorkingSet()
             raise
         cell.next_offset = next_offset
-        self._measure(cell, len(batch), written, began_ms)
+        self._measure(len(batch), written, began_ms)
 
-    def _measure(self, cell: Cell, records: int, written: int, began_ms: int) -> None:
+    def _measure(self, records: int, written: int, began_ms: int) -> None:
         self._meters.count(metrics.EVENTS_READ, self._topic, by=records)
         self._meters.count(metrics.ROWS_WRITTEN, "all", by=written)
         self._meters.observe(metrics.PROJECT_SECONDS, (self._clock.steady_ms() - began_ms) / 1000)

@@ -78,7 +78,8 @@ def position(connection: Connection, topic: str, partition: int, topic_id: str) 
         "SELECT next_offset, topic_id FROM position WHERE topic = %s AND partition = %s",
         (topic, partition),
     ).fetchone()
-    assert row is not None
+    if row is None:
+        raise PositionLostError(f"the position of {topic}/{partition} went away")
     if row[1] != topic_id:
         raise OtherTopicError(
             f"topic {topic} is not the one that the read models were made from (its id is "
@@ -110,7 +111,8 @@ def load(connection: Connection, rows: WorkingSet, needed: Iterable[Needed]) -> 
 
 def _take(rows: WorkingSet, table: type[Row], found: Sequence[Any], asked: Iterable[Key]) -> None:
     known = rows.known[table]
-    for row in msgspec.json.decode(found[0][0], type=list[table]):  # type: ignore[valid-type]
+    decoded: list[Row] = msgspec.json.decode(found[0][0], type=list[table])  # type: ignore[valid-type]
+    for row in decoded:
         known.setdefault(row.identity(), row)
     for key in asked:
         known.setdefault(key, None)
@@ -199,14 +201,12 @@ def checksum(connection: Connection) -> dict[str, tuple[int, str]]:
     """Return (rows, checksum) by table: equal tables are equal here, whatever their order."""
     found: dict[str, tuple[int, str]] = {}
     for table in TABLES:
-        row = connection.execute(
-            sql.SQL(
-                "SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text "
-                "FROM {} t"
-            ).format(sql.Identifier(table.TABLE))
-        ).fetchone()
-        assert row is not None
-        found[table.TABLE] = (int(row[0]), str(row[1]))
+        query = sql.SQL(
+            "SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text "
+            "FROM {} t"
+        ).format(sql.Identifier(table.TABLE))
+        [(rows, digest)] = connection.execute(query).fetchall()
+        found[table.TABLE] = (int(rows), str(digest))
     return found
 
 
@@ -228,10 +228,7 @@ def _arrays(keys: Sequence[Key]) -> tuple[list[Any], ...]:
 
 
 def _build_select(table: type[Row]) -> sql.Composed:
-    arrays = sql.SQL(", ").join(
-        sql.SQL(f"%s::{_TYPES.get(name, 'text')}[]")  # type: ignore[arg-type]  # our own names
-        for name in table.KEY
-    )
+    arrays = sql.SQL(", ").join(sql.SQL(f"%s::{_TYPES.get(name, 'text')}[]") for name in table.KEY)
     names = sql.SQL(", ").join(map(sql.Identifier, table.KEY))
     return sql.SQL(
         "SELECT coalesce(json_agg(t), '[]')::text FROM {table} t "

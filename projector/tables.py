@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, ClassVar
 
 
@@ -370,7 +371,4 @@ def columns(table: type[Row]) -> tuple[str, ...]:
 
 def values_of(table: type[Row]) -> Callable[[Any], tuple[Any, ...]]:
     """Return a function that takes a row of `table` apart into its columns' values."""
-    from operator import attrgetter
-
-    getter = attrgetter(*columns(table))
-    return lambda row: getter(row)  # type: ignore[no-any-return]
+    return attrgetter(*columns(table))

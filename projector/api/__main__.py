@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import uvicorn
-
 from infra.auth import TOKEN_FILE, TokenFile
 from infra.clock import SystemClock
 from infra.kafka import KafkaReader
@@ -14,9 +12,9 @@ from infra.objects import open_store
 from infra.settings import Settings, SettingsError
 from infra.telemetry import configure_logging
 from projector.api.app import make_app
+from projector.api.server import Server
 from projector.api.services import Wiring
 
-SHUTDOWN_S = 3
 #: Log blocks lie in the index of live logs; the client's own queue need not be large.
 _READER_QUEUE_KB = 8_192
 
@@ -53,22 +51,7 @@ def main() -> int:
             allow_hosts=settings.allow_hosts,
         )
     )
-    config = uvicorn.Config(
-        app,
-        host=settings.public_host,
-        port=settings.public_port,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=True,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-        timeout_keep_alive=30,
-        backlog=1024,
-    )
-    server = uvicorn.Server(config)
+    server = Server(app, host=settings.public_host, port=settings.public_port)
     server.run()
     return 0 if server.started else 1
 

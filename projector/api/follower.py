@@ -43,15 +43,15 @@ class LogFollower:
         self._stop = threading.Event()
         self._again = ThreadPoolExecutor(1, thread_name_prefix="logs-again")
         self._again_reader: LogReader | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self.caught_up = threading.Event()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to follow."""
-        self._loop = loop
         self._live.fetch = self.fetch
-        self._thread = threading.Thread(target=self._run, name="logs-follower", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(loop,), name="logs-follower", daemon=True
+        )
         self._thread.start()
 
     async def close(self) -> None:
@@ -63,21 +63,20 @@ class LogFollower:
         if self._again_reader is not None:
             await asyncio.to_thread(self._again_reader.close)
 
-    def _run(self) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stop.is_set():
             try:
                 reader = self._make_reader("logs")
                 try:
                     reader.assign(self._positions(reader))
-                    self._follow(reader)
+                    self._follow(reader, loop)
                 finally:
                     reader.close()
             except LogError as error:
                 logger.warning("live logs wait for Kafka: %s", error)
                 self._stop.wait(RETRY_S)
 
-    def _follow(self, reader: LogReader) -> None:
-        assert self._loop is not None
+    def _follow(self, reader: LogReader, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stop.is_set():
             records = reader.read(timeout_ms=POLL_TIMEOUT_MS, records_max=BATCHES_MAX)
             if not records:
@@ -92,9 +91,9 @@ class LogFollower:
                     continue
                 if isinstance(batch, LogBatch):
                     accepted.append((record.partition, record.offset, batch))
-            self._hand_over(accepted)
+            self._hand_over(accepted, loop)
 
-    def _hand_over(self, accepted: Accepted) -> None:
+    def _hand_over(self, accepted: Accepted, loop: asyncio.AbstractEventLoop) -> None:
         """Give batches to the loop and wait until it took them: a reader never runs ahead."""
         taken = threading.Event()
 
@@ -104,9 +103,8 @@ class LogFollower:
             finally:
                 taken.set()
 
-        assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(take)
+            loop.call_soon_threadsafe(take)
         except RuntimeError:
             self._stop.set()  # the loop is gone: the process ends
             return

@@ -19,7 +19,7 @@ from infra.objects import ObjectStore, ObjectStoreError
 from projector.api.livelogs import AttemptKey, Chunk, LiveLogs
 from projector.api.problems import ProblemError
 from projector.api.queries import Queries
-from projector.segments import TAIL_BYTES, Block, block_at, decompress, read_index
+from projector.segments import TAIL_BYTES, Block, SegmentError, block_at, decompress, read_index
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,8 @@ class Archive:
         found = read_index(self._objects.get(key, size_bytes - length, length), size_bytes)
         if isinstance(found, int):
             found = read_index(self._objects.get(key, size_bytes - found, found), size_bytes)
-        assert not isinstance(found, int)
+        if isinstance(found, int):
+            raise SegmentError(f"the index of {key} says twice that it is longer")
         return found
 
     def _read_block(self, key: str, block: Block) -> bytes:

@@ -87,7 +87,7 @@ async def stream_runs(
     """
     services = services_of(request)
     filters = given(repository=repository, branch=branch, workflow=workflow)
-    after = int(last_event_id) if (last_event_id or "").isdecimal() else None
+    after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else None
     if run_id is not None:
         found(await services.queries.text("run_repository", values={"run_id": run_id}),
               f"run {run_id}")  # fmt: skip
@@ -103,7 +103,7 @@ def open_stream(services: Services, events: Any, name: str) -> EventStream:
         services.streams[name] -= 1
         services.wiring.meters.set(metrics.STREAM_CLIENTS, services.streams[name], name)
 
-    return EventStream(events, ended)
+    return EventStream(events, ended, services.closing)
 
 
 @router.get(

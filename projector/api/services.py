@@ -69,6 +69,7 @@ class Services:
         )
         self.upstream = Upstream(wiring.ingest_url)
         self.streams: dict[str, int] = {}
+        self.closing = asyncio.Event()
         self._sweep_now = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
 

@@ -23,23 +23,28 @@ _HEADERS = [
 class EventStream(Response):
     """Sends what an iterator yields, as it yields it."""
 
-    def __init__(self, events: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
-        """`on_end` is called once, however the stream ends."""
+    def __init__(
+        self, events: AsyncIterator[bytes], on_end: Callable[[], None], closing: asyncio.Event
+    ) -> None:
+        """`on_end` is called once, however the stream ends; `closing` ends it from our side."""
         super().__init__()
+        self._closing = closing
         self._events = events
         self._on_end = on_end
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
         """Stream until the iterator ends or the client goes."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         sending = asyncio.ensure_future(self._send(send))
         gone = asyncio.ensure_future(_until_gone(receive))
+        closing = asyncio.ensure_future(self._closing.wait())
+        ends = (sending, gone, closing)
         try:
-            await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
         finally:
-            for task in (sending, gone):
+            for task in ends:
                 task.cancel()
                 with suppress(asyncio.CancelledError, OSError):
                     await task
@@ -66,7 +71,7 @@ class ByteStream(Response):
         super().__init__(headers=headers)
         self._pieces = pieces
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
         """Send all pieces."""
         headers = [(k, v) for k, v in self.raw_headers if k != b"content-length"]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -192,7 +192,7 @@ CREATE TABLE attempt (
 CREATE INDEX attempt_of_run ON attempt (run_id);
 CREATE INDEX attempt_live ON attempt (runner_id) WHERE phase IN ('assigned', 'started', 'lost');
 CREATE INDEX attempt_unarchived ON attempt (finished_at)
-    WHERE log_archived_offset IS NULL AND phase = 'ended' AND runner_id IS NOT NULL;
+    WHERE log_archived_offset IS NULL AND phase = 'ended' AND started_at IS NOT NULL;
 
 CREATE TABLE step (
     job_id text NOT NULL,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import zstandard
 
 from infra.log import Append
-from schemas import codec, events, ids, loglines, streams, topics
+from schemas import codec, ids, loglines, streams, topics
+from schemas import events as facts
 
 START_MS = 1_763_900_000_000
 REPOSITORY = "acme/widgets"
@@ -19,7 +21,7 @@ RUNNER = "runner-a"
 BOOT = "019aae00-0000-7000-8000-000000000001"
 
 
-def to_append(event: events.Event, *, topic: str = topics.EVENTS, partition: int = 0) -> Append:
+def to_append(event: facts.Event, *, topic: str = topics.EVENTS, partition: int = 0) -> Append:
     """Return the record that a producer writes for an event."""
     key = event.repository or event.runner_id or ""
     return Append(
@@ -38,7 +40,7 @@ class History:
     repository: str = REPOSITORY
     now_ms: int = START_MS
     step_ms: int = 7
-    events: list[events.Event] = field(default_factory=list)
+    events: list[facts.Event] = field(default_factory=list)
     cause: str | None = None
     runner_id: str = RUNNER
     boot_id: str = BOOT
@@ -46,11 +48,11 @@ class History:
     delivery_id: str | None = None
     run_id: str | None = None
 
-    def add(self, kind: type[events.Event], *unique: object, **own: object) -> events.Event:
+    def add(self, kind: type[facts.Event], *unique: object, **own: object) -> facts.Event:
         """Append one event with the common columns of where the history stands."""
         self.now_ms += self.step_ms
         event_id = codec.event_id(kind.__name__, *unique, len(self.events))
-        columns: dict[str, object] = {
+        columns: dict[str, Any] = {
             "event_id": event_id,
             "occurred_at": self.now_ms,
             "repository": self.repository,
@@ -58,7 +60,7 @@ class History:
             "delivery_id": self.delivery_id,
             "run_id": self.run_id,
         }
-        event = kind(**{**columns, **own})  # type: ignore[arg-type]
+        event = kind(**{**columns, **own})
         self.events.append(event)
         self.cause = event_id
         return event
@@ -68,21 +70,21 @@ class History:
     def configured(self) -> History:
         """Register the repository, a pool and a runner."""
         self.add(
-            events.RepositoryConfigured,
+            facts.RepositoryConfigured,
             self.repository,
             provider="git",
             clone_url=f"file:///srv/git/{self.repository}.git",
             caused_by=None,
         )
-        self.add(events.PoolConfigured, "default", pool="default", labels=("linux", "x64"))
+        self.add(facts.PoolConfigured, "default", pool="default", labels=("linux", "x64"))
         self.joined()
         self.add(
-            events.WorkflowsIndexed,
+            facts.WorkflowsIndexed,
             self.repository,
             sha="c" * 40,
             ref="refs/heads/main",
             workflows=(
-                events.IndexedWorkflow(
+                facts.IndexedWorkflow(
                     path=".github/workflows/ci.yml",
                     name="CI",
                     triggers_json='{"push":{"branches":["main"]}}',
@@ -91,11 +93,11 @@ class History:
         )
         return self
 
-    def joined(self, boot_id: str | None = None) -> events.Event:
+    def joined(self, boot_id: str | None = None) -> facts.Event:
         """Let the runner join (again, with a higher boot)."""
         self.boot_id = boot_id or self.boot_id
         return self.add(
-            events.RunnerJoined,
+            facts.RunnerJoined,
             self.runner_id,
             repository="",
             runner_id=self.runner_id,
@@ -121,7 +123,7 @@ class History:
         self.run_id, self.cause = None, None
         sha = f"{self.runs:040x}"
         self.add(
-            events.DeliveryReceived,
+            facts.DeliveryReceived,
             self.delivery_id,
             source="webhook",
             provider="git",
@@ -133,10 +135,10 @@ class History:
             payload_json='{"ref":"refs/heads/main"}',
         )
         self.add(
-            events.DeliveryPlanned,
+            facts.DeliveryPlanned,
             self.delivery_id,
             workflows=(
-                events.WorkflowOutcome(
+                facts.WorkflowOutcome(
                     path=".github/workflows/ci.yml", outcome="planned", name="CI", plan_json="{}"
                 ),
             ),
@@ -154,10 +156,10 @@ class History:
         self.run_id = ids.run_id(self.now_ms, self.delivery_id, ".github/workflows/ci.yml")
         run = self.run_id
         received = next(
-            event for event in reversed(self.events) if isinstance(event, events.DeliveryReceived)
+            event for event in reversed(self.events) if isinstance(event, facts.DeliveryReceived)
         )
         self.add(
-            events.RunPlanned,
+            facts.RunPlanned,
             run,
             workflow=".github/workflows/ci.yml",
             workflow_name="CI",
@@ -170,7 +172,7 @@ class History:
             message=received.message,
             approval_required=approval_required,
             jobs=tuple(
-                events.PlannedJob(job_id=ids.job_id(run, key), key=key, name=key.title(), needs=n)
+                facts.PlannedJob(job_id=ids.job_id(run, key), key=key, name=key.title(), needs=n)
                 for key, n in jobs
             ),
         )
@@ -181,24 +183,24 @@ class History:
         assert self.run_id is not None
         return ids.job_id(self.run_id, key, leg)
 
-    def scheduled(self, job: str, attempt: int = 1, reason: str = "first") -> events.Event:
+    def scheduled(self, job: str, attempt: int = 1, reason: str = "first") -> facts.Event:
         """Queue an attempt."""
         name = job.split(".", 1)[1].title()
         return self.add(
-            events.JobScheduled, job, attempt, job_id=job, attempt=attempt, name=name,
+            facts.JobScheduled, job, attempt, job_id=job, attempt=attempt, name=name,
             pool="default", labels=("linux",), reason=reason,
         )  # fmt: skip
 
-    def assigned(self, job: str, attempt: int = 1) -> events.Event:
+    def assigned(self, job: str, attempt: int = 1) -> facts.Event:
         """Assign an attempt to the current runner."""
         return self.add(
-            events.JobAssigned, job, attempt, **self._token(job, attempt), pool="default", lane=3
+            facts.JobAssigned, job, attempt, **self._token(job, attempt), pool="default", lane=3
         )
 
-    def started(self, job: str, attempt: int = 1) -> events.Event:
+    def started(self, job: str, attempt: int = 1) -> facts.Event:
         """Report that the runner accepted it."""
         return self.add(
-            events.JobStarted, job, attempt, **self._token(job, attempt), isolation="user",
+            facts.JobStarted, job, attempt, **self._token(job, attempt), isolation="user",
             hostname="build-1", runner_name=self.runner_id,
         )  # fmt: skip
 
@@ -213,21 +215,21 @@ class History:
     ) -> None:
         """Report a step from its start to its end."""
         token = self._token(job, attempt)
-        self.add(events.StepStarted, job, attempt, number, **token, number=number, name=name)
+        self.add(facts.StepStarted, job, attempt, number, **token, number=number, name=name)
         self.add(
-            events.StepFinished, job, attempt, number, **token, number=number, name=name,
-            outcome=conclusion, conclusion=conclusion, exit_code=0 if conclusion == "success" else 2,
-            first_line=(number - 1) * 3, lines=3,
+            facts.StepFinished, job, attempt, number, **token, number=number, name=name,
+            outcome=conclusion, conclusion=conclusion,
+            exit_code=0 if conclusion == "success" else 2, first_line=(number - 1) * 3, lines=3,
         )  # fmt: skip
 
     def finished(
         self, job: str, attempt: int = 1, *, conclusion: str = "success", **own: object
-    ) -> events.Event:
+    ) -> facts.Event:
         """Report the attempt's end."""
         reason = "" if conclusion == "success" else "user.exit_code"
         fields = {"reason": reason, "log_lines": 6, "log_sha256": "a" * 64, **own}
         return self.add(
-            events.JobFinished, job, attempt, **self._token(job, attempt), conclusion=conclusion,
+            facts.JobFinished, job, attempt, **self._token(job, attempt), conclusion=conclusion,
             **fields,
         )  # fmt: skip
 
@@ -240,16 +242,16 @@ class History:
         self.stepped(job, attempt, number=2, name="Run make", conclusion=conclusion)
         self.finished(job, attempt, conclusion=conclusion)
 
-    def run_finished(self, conclusion: str = "success") -> events.Event:
+    def run_finished(self, conclusion: str = "success") -> facts.Event:
         """End the run."""
-        return self.add(events.RunFinished, self.run_id, conclusion=conclusion)
+        return self.add(facts.RunFinished, self.run_id, conclusion=conclusion)
 
     def whole_run(self, *, conclusion: str = "success", message: str = "Tighten the lid") -> str:
         """Push, plan and run two jobs, the second one ending with `conclusion`."""
         self.pushed(message)
         run = self.planned()
         self.add(
-            events.JobBlocked, self.job("test"), job_id=self.job("test"), reason="needs",
+            facts.JobBlocked, self.job("test"), job_id=self.job("test"), reason="needs",
             detail="waits for build", blockers=(self.job("build"),),
         )  # fmt: skip
         self.whole_job(self.job("build"))
@@ -266,7 +268,7 @@ class History:
         }
 
 
-def repeated(event: events.Event) -> events.Event:
+def repeated(event: facts.Event) -> facts.Event:
     """Return the same fact as a redelivery gives it."""
     return replace(event)
 

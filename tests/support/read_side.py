@@ -27,6 +27,7 @@ from schemas.topics import TopicSpec
 from tests.support.eventually import eventually
 from tests.support.histories import log_append, to_append
 
+TOKEN = "test-token"
 _numbers = itertools.count(1)
 
 
@@ -167,9 +168,8 @@ def read_side(
     bootstrap: str, database_url: str, folder: Path, *, cells: int = 1
 ) -> Iterator[ReadSide]:
     """Yield a read side with topics of its own; nothing runs yet."""
-    side = ReadSide(
-        bootstrap, database_url, folder, f"test-{os.getpid()}-{next(_numbers)}-{os.urandom(2).hex()}", cells
-    )  # fmt: skip
+    prefix = f"test-{os.getpid()}-{next(_numbers)}-{os.urandom(2).hex()}"
+    side = ReadSide(bootstrap, database_url, folder, prefix, cells)
     try:
         yield side
     finally:
@@ -203,12 +203,11 @@ def running(*parts: Projector | Archiver) -> Iterator[None]:
 
 @contextlib.contextmanager
 def running_api(
-    side: ReadSide, *, ingest_url: str = "http://127.0.0.1:9", token: str = "test-token"
+    side: ReadSide, *, ingest_url: str = "http://127.0.0.1:9", token: str = TOKEN
 ) -> Iterator[str]:
     """Serve the API on a free port; yields its URL."""
-    import uvicorn
-
     from projector.api.app import make_app
+    from projector.api.server import Server
     from projector.api.services import Wiring
 
     with socket.socket() as free:
@@ -231,12 +230,7 @@ def running_api(
             logs_topic=side.logs_topic,
         )
     )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, host="127.0.0.1", port=port, loop="uvloop", http="httptools", ws="none",
-            log_config=None, access_log=False, timeout_graceful_shutdown=1,
-        )
-    )  # fmt: skip
+    server = Server(app, host="127.0.0.1", port=port)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
