@@ -128,11 +128,47 @@ def _instant(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, UTC)
 
 
+class Repeats(logging.Filter):
+    """Lets a client library say the same thing once in five seconds, with how often it was said.
+
+    While a broker is away its clients try several times a second; the log is to stay readable.
+    """
+
+    _SAME_CHARACTERS = 60
+
+    def __init__(self) -> None:
+        """Begin with nothing said."""
+        super().__init__()
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the record is to be written; only those of chatty libraries are held."""
+        if not record.name.startswith(_CHATTY):
+            return True
+        key = (record.name, record.getMessage()[: self._SAME_CHARACTERS])
+        last_s, held = self._said.get(key, (0.0, 0))
+        if record.created - last_s < REPEAT_AFTER_S:
+            self._said[key] = (last_s, held + 1)
+            return False
+        if len(self._said) > _SAID_MAX:
+            self._said.clear()
+        self._said[key] = (record.created, 0)
+        if held:
+            record.repeated = held
+        return True
+
+
+REPEAT_AFTER_S = 5.0
+_SAID_MAX = 1_000
+_CHATTY = ("aiokafka", "infra.kafka.client")
+
+
 def configure_logging(settings: LogSettings, service: str, stream: TextIO | None = None) -> None:
     """Send every log line of the process to stderr (or `stream`) in the format of the settings."""
     handler = logging.StreamHandler(stream or sys.stderr)
     as_json = settings.log_format == "json"
     handler.setFormatter(JsonFormatter(service, settings.instance) if as_json else TextFormatter())
+    handler.addFilter(Repeats())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

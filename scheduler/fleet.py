@@ -301,8 +301,9 @@ def faust_app(bootstrap: str, instance: str, app_id: str = APP_ID) -> Any:
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=_SESSION_TIMEOUT_S,
         broker_heartbeat_interval=_SESSION_TIMEOUT_S / 4,
-        broker_rebalance_timeout=2 * _SESSION_TIMEOUT_S,
-        broker_request_timeout=15,
+        broker_rebalance_timeout=_SESSION_TIMEOUT_S + 1,
+        # a request that was under way when the broker died holds up everything for so long
+        broker_request_timeout=_SESSION_TIMEOUT_S + 2,
         broker_max_poll_interval=60,
         broker_commit_interval=1.0,
         stream_wait_empty=False,
@@ -389,7 +390,12 @@ class FleetWorker:
         self._fleet.release({tp.partition for tp in revoked})
 
     def _assigned(self) -> set[int]:
-        found = self._app.consumer.assignment() if self._app.consumer else ()
+        from faust.exceptions import ConsumerNotStarted
+
+        try:
+            found = self._app.consumer.assignment()
+        except ConsumerNotStarted:
+            return set()
         return {tp.partition for tp in found if tp.topic == topics.HEARTBEATS}
 
     def _lag(self, partitions: set[int]) -> int:

@@ -16,7 +16,7 @@ import prometheus_client
 import pytest
 
 from infra.metrics import DECISIONS, METRICS, PLAN_SECONDS, RUNNER_BOOTS, Instrument, Meters
-from infra.telemetry import bound, configure_logging, configure_tracing, trace_id_of
+from infra.telemetry import REPEAT_AFTER_S, bound, configure_logging, configure_tracing, trace_id_of
 from schemas.codec import traceparent
 
 
@@ -81,6 +81,23 @@ def test_levels_below_the_setting_are_left_out(stream: io.StringIO) -> None:
     logging.getLogger("a").info("no")
     logging.getLogger("a").warning("yes")
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["yes"]
+
+
+def test_a_chatty_library_says_the_same_thing_once(stream: io.StringIO) -> None:
+    """The next line after a pause tells how many were held; our own lines are never held."""
+    configure_logging(Choices(), "fleet", stream)
+    library, own = logging.getLogger("aiokafka.client"), logging.getLogger("scheduler.fleet")
+    for _ in range(3):
+        library.error("Unable connect to node with id %s", 1)
+        own.error("held up")
+    later = library.makeRecord("aiokafka.client", logging.ERROR, "", 0,
+                               "Unable connect to node with id %s", (1,), None)  # fmt: skip
+    later.created += REPEAT_AFTER_S
+    library.handle(later)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["message"] for line in lines].count("held up") == 3
+    told = [line for line in lines if line["logger"] == "aiokafka.client"]
+    assert [line.get("repeated") for line in told] == [None, 2]
 
 
 def test_bound_fields_end_with_their_block_and_stay_in_their_thread(stream: io.StringIO) -> None:
