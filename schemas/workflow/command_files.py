@@ -26,7 +26,11 @@ class Entries:
 
 
 def parse_entries(text: str | bytes) -> Entries:
-    """`NAME=value` lines and `NAME<<DELIMITER` blocks. Raises CommandFileError."""
+    """`NAME=value` lines and `NAME<<DELIMITER` blocks. Raises CommandFileError.
+
+    Lines end with a line feed; a carriage return before it belongs to the value, as it does on
+    GitHub's Linux runners.
+    """
     content = _decoded(text)
     values: dict[str, str] = {}
     position = count = 0
@@ -71,7 +75,7 @@ def parse_environment(text: str | bytes) -> Entries:
 
 def parse_paths(text: str | bytes) -> tuple[str, ...]:
     """The folders of a GITHUB_PATH file, in the order in which they were added."""
-    lines = (line.strip() for line in _decoded(text).splitlines())
+    lines = (line.removesuffix("\r") for line in _decoded(text).split("\n"))
     return tuple(line for line in lines if line)
 
 
@@ -98,7 +102,7 @@ def _line(content: str, position: int) -> tuple[str, int, bool]:
     end = content.find("\n", position)
     if end < 0:
         return content[position:], len(content), False
-    return content[position:end].removesuffix("\r"), end + 1, True
+    return content[position:end], end + 1, True
 
 
 def _block(content: str, position: int, delimiter: str) -> tuple[str, int]:

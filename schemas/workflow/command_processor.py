@@ -18,6 +18,8 @@ UNSECURE_TOKENS = "ACTIONS_ALLOW_UNSECURE_STOPCOMMAND_TOKENS"
 _ANNOTATION_LEVELS = frozenset({"error", "warning", "notice"})
 _NOT_TOKENS = frozenset({"pause-logging"})
 _DIGITS_MAX = 9
+# A shorter stop token would mask half of the log.
+_TOKEN_CHARACTERS_UNMASKED = 6
 
 Level = Literal["error", "warning", "notice"]
 
@@ -48,7 +50,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class CommandProcessor:
-    """The state of one step's commands; `env` is what the step sees, for the opt-in switches."""
+    """The state of one step's commands; `env` is what the step sees, for the opt-in switches.
+
+    `issues` are refusals that are shown as errors but do not fail the step.
+    """
 
     env: Mapping[str, str] = field(default_factory=dict)
     echo: bool = False
@@ -58,6 +63,7 @@ class CommandProcessor:
     state: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     path: tuple[str, ...] = ()
+    issues: list[str] = field(default_factory=list)
 
     def process(self, line: str) -> Outcome:
         """Takes one line of output."""
@@ -110,7 +116,7 @@ class CommandProcessor:
                 "can guess"
             )
         self.stop_token = token
-        if token.strip():
+        if len(token) > _TOKEN_CHARACTERS_UNMASKED:
             self._add_mask(token)
         return None
 
@@ -141,7 +147,10 @@ class CommandProcessor:
             return None
         name = command.properties.get("name", "")
         if name.upper() in BLOCKED_VARIABLES:
-            return f"Can't update {name} environment variable using ::set-env:: command."
+            self.issues.append(
+                f"Can't update {name} environment variable using ::set-env:: command."
+            )
+            return None
         return _store(self.variables, command)
 
 

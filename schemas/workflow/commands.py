@@ -36,7 +36,7 @@ KNOWN_COMMANDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command; the names of properties are in lower case, values unescaped."""
+    """One command; names of properties are in lower case, values unescaped and never empty."""
 
     name: str
     properties: dict[str, str] = field(default_factory=dict)
@@ -63,9 +63,9 @@ def parse_colons(line: str, known: Collection[str] = KNOWN_COMMANDS) -> Command 
         return None
     properties: dict[str, str] = {}
     for item in written.strip().split(","):
-        key, equals, value = item.partition("=")
-        if equals and key:
-            properties[key.strip().lower()] = _unescaped(value, _PROPERTY)
+        key, _, value = item.partition("=")
+        if key and value:
+            properties[key.lower()] = _unescaped(value, _PROPERTY)
     return Command(name.lower(), properties, _unescaped(text[end + 2 :], _DATA))
 
 
@@ -81,10 +81,10 @@ def parse_brackets(line: str, known: Collection[str] = KNOWN_COMMANDS) -> Comman
     if name.lower() not in known:
         return None
     properties: dict[str, str] = {}
-    for item in written.strip().split(";"):
-        key, equals, value = item.partition("=")
-        if equals and key:
-            properties[key.strip().lower()] = _unescaped(value, _BRACKETS)
+    for item in written.split(";"):
+        key, _, value = item.partition("=")
+        if key and value:
+            properties[key.lower()] = _unescaped(value, _BRACKETS)
     return Command(name.lower(), properties, _unescaped(line[end + 1 :], _BRACKETS))
 
 

@@ -71,9 +71,9 @@ def _sequence(case: Case) -> str | None:
         if "echo" in line and processor.echo != line["echo"]:
             return f"line {number}: echo is {processor.echo}"
         if "command_result" in line:
-            failed = "failure" if outcome.error else "success"
-            if str(line["command_result"]).lower().rstrip("ed") not in (failed, failed[:4]):
-                return f"line {number}: expected {line['command_result']}, got {failed}"
+            failed = str(line["command_result"]).lower().startswith("fail")
+            if failed != (outcome.error is not None):
+                return f"line {number}: expected {line['command_result']}, got {outcome.error}"
         if outcome.annotation is not None:
             properties = outcome.annotation.properties
     return _state_differs(case, processor, properties)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from schemas.workflow.expressions.values import (
 OPERANDS_MAX = 255
 RESULT_CHARACTERS_MAX = 1 << 20
 JSON_DEPTH_MAX = 100
+_DIGITS = re.compile(r"[0-9]+")
 STATUS_FUNCTIONS = frozenset({"success", "failure", "always", "cancelled"})
 
 
@@ -157,10 +159,11 @@ def _opened(
     """The text up to and with what starts at an opening brace, and where to go on."""
     if template[opening + 1 : opening + 2] == "{":
         return template[position : opening + 1], opening + 2
-    digits = template[opening + 1 : closing]
-    if closing < 0 or not (digits.isascii() and digits.isdigit()):
+    # What follows the digits was once a format of the value; it is read over.
+    number = _DIGITS.match(template, opening + 1)
+    if closing < 0 or number is None:
         raise failed(f"The following format string is invalid: {template}")
-    significant = digits.lstrip("0") or "0"
+    significant = number.group().lstrip("0") or "0"
     if len(significant) > len(str(OPERANDS_MAX)) or int(significant) >= len(values):
         raise failed(
             "The following format string references more arguments than were supplied: " + template

@@ -61,6 +61,7 @@ CONTEXTS: Mapping[str, Value] = {
         ("join('a')", "a"),
         ("format('{{{0}}}-{1}', 'a', null)", "{a}-"),
         ("format('{00}', 'a')", "a"),
+        ("format('{0:x}', 'a')", "a"),
         ('toJSON(fromJSON(\'{"a": [1.50, true, null], "b": {}}\'))', None),
         ("case(false, 1, true, 2, fromJSON('x'))", 2),
         ('fromJSON(\'{"a": 1, "A": 2}\').A', 1),
