@@ -129,6 +129,17 @@ class Git:
         """Keep the program that answers git's question for a password in `state_dir`."""
         self._askpass = state_dir / "git-askpass"
         self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+
+    def end_all(self) -> None:
+        """Kill every command that `run` waits for, and run no more: both raise GitError."""
+        with self._lock:
+            self._ended = True
+            running = list(self._running)
+        for process in running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def run(
         self,
@@ -148,6 +159,10 @@ class Git:
         process = self.start(
             arguments, git_dir=git_dir, credentials=credentials, protocols=protocols
         )
+        with self._lock:
+            self._running.add(process)
+            if self._ended:
+                end(process)
         try:
             output, errors = process.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
@@ -156,6 +171,9 @@ class Git:
         except BaseException:
             end(process)
             raise
+        finally:
+            with self._lock:
+                self._running.discard(process)
         if process.returncode not in accept:
             said = _shortened(errors) or f"exit code {process.returncode}"
             raise GitError(f"git {arguments[0]}: {said}")

@@ -43,6 +43,8 @@ TREE_CACHE_MAX = 4_096
 EMPTY = ""
 
 _SHA1_CHARS = 40
+#: Git's words for a server that answers but does not give what was named.
+_REFUSED_WANT = re.compile(r"remote ref|not our ref|unadvertised|bad object|upload-pack")
 _HEX = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})")
 
 
@@ -311,6 +313,8 @@ class Mirror:
                 self._fetch_refs(wants)
             except GitError as error:
                 failure = error
+                if not _REFUSED_WANT.search(str(error)):
+                    break
                 continue
             with suppress(MissingObjectError):
                 self._peeled(oid)
@@ -455,6 +459,10 @@ class Mirrors:
                     del self._open[name]
                 finally:
                     in_use.release()
+
+    def interrupt(self) -> None:
+        """Kill the git commands that threads wait for."""
+        self._git.end_all()
 
     def close(self) -> None:
         """End all git processes."""

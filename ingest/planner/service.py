@@ -57,6 +57,10 @@ _USERNAMES = {Provider.GITHUB: "x-access-token", Provider.GITLAB: "oauth2"}
 _KIND_PREFIX = b"tailrace."
 
 
+class _StoppedError(Exception):
+    """The planner ends: the delivery stays unanswered, for the next start."""
+
+
 @dataclass(slots=True)
 class _Lane:
     """The work of one repository, in order; at most one thread is in it."""
@@ -129,7 +133,9 @@ class PlannerService:
         """Wait for answers that are being made, save the position, end git processes."""
         self._stopping.set()
         self._local.shutdown(wait=True, cancel_futures=True)
-        self._remote.shutdown(wait=False, cancel_futures=True)
+        # a fetch may take its time; what it is for is planned after the next start
+        self._mirrors.interrupt()
+        self._remote.shutdown(wait=True, cancel_futures=True)
         self._save()
         self._mirrors.close()
 
@@ -234,7 +240,10 @@ class PlannerService:
             self._index(work, configured)
             return
         started_ms = self._clock.steady_ms()
-        planned = self._planned(work, configured)
+        try:
+            planned = self._planned(work, configured)
+        except _StoppedError:
+            return
         self._append(planned, answers=work.event_id)
         self._meters.observe(PLAN_SECONDS, (self._clock.steady_ms() - started_ms) / 1000)
         for outcome in planned.workflows:
@@ -264,6 +273,8 @@ class PlannerService:
         try:
             return self._retrying(configured, lambda: self._plan(delivery, configured))
         except UnreachableError as error:
+            if self._stopping.is_set():
+                raise _StoppedError from error
             logger.warning("delivery %s not planned: %s", delivery.delivery_id, error)
             return answer(delivery, now_ms=now_ms, error=f"infra.git_unreachable: {error}")
         except Exception as error:
@@ -297,7 +308,7 @@ class PlannerService:
             try:
                 return plan()
             except (UnreachableError, GitError) as error:
-                if self._clock.steady_ms() + pause_ms > until_ms:
+                if self._stopping.is_set() or self._clock.steady_ms() + pause_ms > until_ms:
                     raise UnreachableError(str(error)) from error
                 logger.info("%s: trying again: %s", configured.repository, error)
                 self._stopping.wait(pause_ms / 1000)
