@@ -23,6 +23,7 @@ from runner.mirrors import (
     revision_of,
     settings_environment,
 )
+from runner.pump import Ending
 from runner.steps import StepEnd
 from schemas.workflow.expressions.values import Value, to_string
 
@@ -100,14 +101,7 @@ class Checkout:
             )
         )
         if ending.code == 0 and wanted.submodules != "false":
-            submodules = {**env, **settings_environment(credentials)}
-            ending = context.run(
-                context.command(
-                    argv=["sh", "-e", "-c", submodule_script(wanted)],
-                    env=submodules,
-                    cwd=str(context.folders.workspace),
-                )
-            )
+            ending = self._submodules(context, wanted, env, credentials)
         if ending.timed_out:
             raise ActionError("the checkout ran longer than its limit", "user.step_timeout")
         if ending.code != 0:
@@ -116,6 +110,31 @@ class Checkout:
             )
         outputs = {"commit": revision.sha, "ref": wanted.ref or _text(context.github, "ref")}
         return StepEnd("success", exit_code=0, outputs=outputs)
+
+    def _submodules(
+        self,
+        context: ActionContext,
+        wanted: Wanted,
+        env: dict[str, str],
+        credentials: dict[str, str],
+    ) -> Ending:
+        """Bring submodules in with the rights of the job's user.
+
+        Their git starts further ones, which read no settings from the environment but a file.
+        """
+        settings = {"safe.directory": "*", "protocol.file.allow": "always", **credentials}
+        path = context.folders.files / f"git-submodules-{context.step.number}.config"
+        context.folders.write(path, config_text(settings).encode())
+        try:
+            return context.run(
+                context.command(
+                    argv=["sh", "-e", "-c", submodule_script(wanted)],
+                    env={**env, "GIT_CONFIG_GLOBAL": str(path)},
+                    cwd=str(context.folders.workspace),
+                )
+            )
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def read_inputs(context: ActionContext) -> Wanted:
@@ -162,48 +181,49 @@ def _revision(context: ActionContext, wanted: Wanted, clone: Clone, *, own: bool
 
 def checkout_script(wanted: Wanted, clone: Clone, revision: Revision) -> str:
     """Return what the job's shell does in the workspace; everything in it is quoted."""
-    target, refspec, checkout = _plan(revision)
+    ref, checkout = _target(revision)
     depth = f"--depth={wanted.depth}" if wanted.depth else ""
     tags = "--tags" if wanted.tags else "--no-tags"
-    refspecs = [refspec]
+    refspecs = [revision.sha]
     if wanted.depth == 0:
         refspecs += ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
-    quoted = " ".join(map(shlex.quote, dict.fromkeys(refspecs)))
+    quoted = " ".join(map(shlex.quote, refspecs))
     url = shlex.quote(public_url(clone.url))
-    clean = "git clean -q -ffdx && git reset -q --hard\n" if wanted.clean else ""
+    clean = "git clean -q -ffdx && git reset -q --hard" if wanted.clean else ":"
+    # the commit has no ref of its own on the other side: it is named here, not in the refspec
+    name = f"git update-ref {shlex.quote(ref)} {shlex.quote(revision.sha)}" if ref else ":"
+    upstream = f"origin/{revision.name}" if revision.kind == "branch" else ""
+    track = f"git branch -q --set-upstream-to={shlex.quote(upstream)}" if upstream else ":"
     return f"""
 mkdir -p {shlex.quote(wanted.path)} && cd {shlex.quote(wanted.path)}
-if git rev-parse --verify -q HEAD >/dev/null 2>&1 && [ -e .git ]; then
-{clean}git remote set-url origin {url}
+if [ -e .git ] && git rev-parse --verify -q HEAD >/dev/null 2>&1; then
+{clean}
+git remote set-url origin {url}
 else
 git init -q . && git remote add origin {url}
 fi
 git config --local gc.auto 0
 git fetch -q --force {tags} --no-recurse-submodules {depth} --update-head-ok fd::{_FD} {quoted}
+{name}
 git checkout -q --force {checkout}
+{track} || :
 echo "HEAD is now at $(git log -1 --format='%h %s')"
-""" + (f"git branch -q --set-upstream-to={shlex.quote(target)} || :\n" if target else "")
+"""
 
 
-def _plan(revision: Revision) -> tuple[str, str, str]:
-    """Return (upstream, refspec, what `git checkout` is told) of a commit."""
-    sha, name = revision.sha, revision.name
+def _target(revision: Revision) -> tuple[str, str]:
+    """Return the ref that shall name the commit, and what `git checkout` is told."""
+    name = revision.name
     match revision.kind:
         case "branch":
-            local = f"refs/remotes/origin/{name}"
-            return (
-                f"origin/{name}",
-                f"+{sha}:{local}",
-                f"-B {shlex.quote(name)} {shlex.quote(local)}",
-            )
+            ref = f"refs/remotes/origin/{name}"
+            return ref, f"-B {shlex.quote(name)} {shlex.quote(ref)}"
         case "tag":
-            local = f"refs/tags/{name}"
-            return "", f"+{sha}:{local}", shlex.quote(local)
+            return f"refs/tags/{name}", shlex.quote(f"refs/tags/{name}")
         case "pull":
-            local = f"refs/remotes/pull/{name}"
-            return "", f"+{sha}:{local}", shlex.quote(local)
+            return f"refs/remotes/pull/{name}", shlex.quote(f"refs/remotes/pull/{name}")
         case _:
-            return "", sha, f"--detach {shlex.quote(sha)}"
+            return "", f"--detach {shlex.quote(revision.sha)}"
 
 
 def submodule_script(wanted: Wanted) -> str:
@@ -213,20 +233,26 @@ def submodule_script(wanted: Wanted) -> str:
     return f"""
 cd {shlex.quote(wanted.path)}
 git submodule -q sync {recursive}
-git -c protocol.file.allow=always submodule -q update --init --force {depth} {recursive}
+git submodule -q update --init --force {depth} {recursive}
 """
 
 
 def _persist(context: ActionContext, credentials: dict[str, str]) -> str:
     """Write the credential beside the workspace; returns what makes the repository use it."""
-    lines = []
-    for key, value in credentials.items():
-        section, _, name = key.rpartition(".")
-        kind, _, origin = section.partition(".")
-        lines += [f'[{kind} "{origin}"]', f"\t{name} = {value}"]
     path = context.folders.files / f"git-credentials-{context.step.number}.config"
-    context.folders.write(path, ("\n".join(lines) + "\n").encode())
+    context.folders.write(path, config_text(credentials).encode())
     return f"git config --local include.path {shlex.quote(str(path))}\n"
+
+
+def config_text(settings: dict[str, str]) -> str:
+    """Return settings as a git config file."""
+    lines = []
+    for key, value in settings.items():
+        section, _, name = key.rpartition(".")
+        kind, _, subsection = section.partition(".")
+        head = f'[{kind} "{subsection}"]' if subsection else f"[{kind}]"
+        lines += [head, f"\t{name} = {value}"]
+    return "\n".join(lines) + "\n"
 
 
 def public_url(url: str) -> str:

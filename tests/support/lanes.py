@@ -21,8 +21,8 @@ from infra.clock import SystemClock
 from infra.kafka import Admin, KafkaReader, KafkaWriter
 from infra.log import Append
 from schemas import loglines, topics
-from schemas.codec import EVENTS, HEARTBEATS, LANES, LOGS, event_id
-from schemas.events import AssignmentDeclined, Event, JobFinished, StepFinished
+from schemas.codec import EVENTS, HEARTBEATS, LANES, LOGS, event_headers, event_id
+from schemas.events import AssignmentDeclined, Event, JobAssigned, JobFinished, StepFinished
 from schemas.lanes import (
     Assignment,
     CancelOrder,
@@ -204,6 +204,36 @@ class LaneDriver:
             "contexts_json": json.dumps(contexts),
         }
         return Assignment(**{**given, **values})
+
+    def append(self, event: Event) -> None:
+        """Append somebody else's event."""
+        self._writer.append_all(
+            [
+                Append(
+                    topics.EVENTS, 0, event.repository.encode(), EVENTS.encode(event),
+                    event_headers(event, source="tailrace/test", occurred_at=event.occurred_at),
+                )
+            ],
+            timeout_ms=10_000,
+        )  # fmt: skip
+
+    def assigned(self, assignment: Assignment) -> JobAssigned:
+        """Append the decision behind an assignment, as the scheduler does."""
+        event = JobAssigned(
+            event_id=assignment.order_id,
+            occurred_at=self._clock.now_ms(),
+            repository=assignment.repository,
+            run_id=assignment.run_id,
+            delivery_id=assignment.delivery_id,
+            job_id=assignment.job_id,
+            attempt=assignment.attempt,
+            runner_id=assignment.runner_id,
+            boot_id=assignment.boot_id,
+            pool=self.pool,
+            lane=topics.lane_of(assignment.runner_id),
+        )
+        self.append(event)
+        return event
 
     def withdraw(self, assignment: Assignment) -> Withdraw:
         """Return the withdrawal of an assignment."""
