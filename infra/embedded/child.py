@@ -236,7 +236,7 @@ class Child:
         if any(descriptor == self._wake_reader for descriptor, _event in ready):
             os.read(self._wake_reader, 64)
             if self._wish == "restart" and self._process is None:
-                self._wish = ""
+                self._wish, self._crashes = "", 0
 
     def _wish_for(self, wish: Literal["restart", "stop"]) -> None:
         if self._wish != "stop":

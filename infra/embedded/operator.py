@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def bring_up(settings: Settings, listener: Listener) -> Status:
     if not settings.is_fixed("kafka_bootstrap"):
         prepare_kafka(settings, listener)
     (settings.run_dir / FAILURE_NAME).unlink(missing_ok=True)
+    _try_again(settings)
     deadline = time.monotonic() + settings.start_timeout_s
     child = None
     starts = 0
@@ -189,6 +191,25 @@ def _need_space(settings: Settings) -> None:
             f"The disk of {settings.home} has {free_mb} MiB free; starting needs {needed_mb} MiB. "
             f"Free some space, or set TAILRACE_HOME to a folder on another disk."
         )
+
+
+def _try_again(settings: Settings) -> None:
+    """Have a running supervisor start at once what it waits with, or gave up."""
+    status = status_of(settings)
+    for line in status["processes"] if status else []:
+        if line["state"] in ("crashed", "failed"):
+            with contextlib.suppress(NotRunning):
+                ask(settings.run_dir, {"op": "restart", "name": line["name"]})
+                tries_again = partial(_tries_again, settings, line["name"])
+                processes.wait_until(tries_again, timeout_s=2.0)
+
+
+def _tries_again(settings: Settings, name: str) -> bool:
+    status = status_of(settings)
+    return not any(
+        line["name"] == name and (line["state"] == "failed" or line["crashes"] >= CRASHES_MAX)
+        for line in (status["processes"] if status else [])
+    )
 
 
 def _raise_failure(settings: Settings, starts: int) -> None:

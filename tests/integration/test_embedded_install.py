@@ -76,7 +76,7 @@ class Checkout:
         """Run something of the environment and return what it prints."""
         program = self.root / ".venv" / "bin" / argv[0]
         return subprocess.run(
-            [program, *argv[1:]], capture_output=True, text=True, check=True
+            [program, *argv[1:]], cwd=self.root, capture_output=True, text=True, check=True
         ).stdout.strip()
 
 
