@@ -16,6 +16,7 @@ from schemas.workflow.commands import KNOWN_COMMANDS, Command, parse_command
 UNSECURE_COMMANDS = "ACTIONS_ALLOW_UNSECURE_COMMANDS"
 UNSECURE_TOKENS = "ACTIONS_ALLOW_UNSECURE_STOPCOMMAND_TOKENS"
 _ANNOTATION_LEVELS = frozenset({"error", "warning", "notice"})
+_ALWAYS_SHOWN = frozenset({"group", "endgroup", "debug", "stop-commands"})
 _NOT_TOKENS = frozenset({"pause-logging"})
 _DIGITS_MAX = 9
 # A shorter stop token would mask half of the log.
@@ -76,8 +77,10 @@ class CommandProcessor:
         if name in _ANNOTATION_LEVELS:
             return Outcome(processed=True, command=command, annotation=_annotation(command))
         error = self._carry_out(command)
-        shown = self.echo or name in ("group", "endgroup", "debug")
-        return Outcome(processed=True, command=command, error=error, output=None if shown else "")
+        output = None if self.echo or name in _ALWAYS_SHOWN else ""
+        if self.echo and name == "add-mask":
+            output = "::add-mask::***"
+        return Outcome(processed=True, command=command, error=error, output=output)
 
     def _stopped(self, line: str) -> Outcome:
         token = self.stop_token or ""
@@ -85,7 +88,7 @@ class CommandProcessor:
         if command is None:
             return Outcome()
         self.stop_token = None
-        return Outcome(processed=True, command=command, output=None if self.echo else "")
+        return Outcome(processed=True, command=command)
 
     def _carry_out(self, command: Command) -> str | None:
         """Changes the state; returns why the step fails, if it does."""
@@ -163,7 +166,7 @@ def _store(values: dict[str, str], command: Command) -> str | None:
 
 
 def _on(value: str | None) -> bool:
-    return (value or "").strip().lower() in ("true", "1", "yes", "y")
+    return (value or "").strip().lower() == "true"
 
 
 def _annotation(command: Command) -> Annotation:
@@ -179,7 +182,6 @@ _NAMES = {
     "line": "line",
     "endline": "endLine",
     "col": "col",
-    "column": "col",
     "endcolumn": "endColumn",
     "code": "code",
 }

@@ -26,11 +26,41 @@ def secret_names(job: JobPlan, plan: WorkflowPlan | None = None) -> tuple[str, .
     if plan is not None:
         sources.append(plan.workflow_env(job))
     for source in sources:
-        for expression in _expressions(source):
-            for reference in expression.references:
-                if reference.context == "secrets":
-                    names.add(reference.property.upper() if reference.property else ALL_SECRETS)
+        names.update(_mentioned(source))
     return tuple(sorted(names))
+
+
+def repository_secret_names(plan: WorkflowPlan, job: JobPlan) -> tuple[str, ...]:
+    """The repository's secrets that a job needs: through callers, under the names they have there.
+
+    `*` stands for all. A called workflow sees only what its caller hands on, so a name that is
+    not handed on needs nothing; the token of the job is always there.
+    """
+    names = set(secret_names(job, plan))
+    parent = job.parent
+    while parent is not None:
+        caller = plan.job(parent)
+        names = _handed_on(caller, names)
+        parent = caller.parent
+    return tuple(sorted(names))
+
+
+def _handed_on(caller: JobPlan, names: set[str]) -> set[str]:
+    """Names inside a called workflow as names of its caller's side."""
+    if caller.secrets == "inherit":
+        return names
+    found = names & {TOKEN_SECRET}
+    for name, value in (caller.secrets or {}).items():
+        if ALL_SECRETS in names or name.upper() in names or OPEN in name:
+            found.update(_mentioned(value))
+    return found
+
+
+def _mentioned(value: object) -> Iterator[str]:
+    for expression in _expressions(value):
+        for reference in expression.references:
+            if reference.context == "secrets":
+                yield reference.property.upper() if reference.property else ALL_SECRETS
 
 
 def _expressions(value: object) -> Iterator[Expression]:

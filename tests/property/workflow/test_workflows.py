@@ -45,7 +45,7 @@ def test_compiling_any_text_gives_a_plan_or_problems(text: str) -> None:
         assert (compiled.plan is None) == bool(compiled.problems)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(document=workflows(), key=st.sampled_from(["on", "jobs", "env", "name"]), value=VALUES)
 def test_a_workflow_with_one_wrong_value_is_refused_or_planned(
     document: dict[str, Value], key: str, value: Value
@@ -57,7 +57,7 @@ def test_a_workflow_with_one_wrong_value_is_refused_or_planned(
         assert all(problem.line >= 1 for problem in compiled.problems)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(document=workflows())
 def test_a_valid_workflow_has_a_plan_that_survives_its_json(document: dict[str, Value]) -> None:
     """Compact, lossless, and the same whether indented or in one line."""
@@ -73,7 +73,7 @@ def test_a_valid_workflow_has_a_plan_that_survives_its_json(document: dict[str, 
     assert repr(plan_from_json(plan_to_json(plan))) == repr(plan)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(document=workflows())
 def test_everything_in_a_plan_can_be_evaluated(document: dict[str, Value]) -> None:
     """No template of a plan is malformed, and its jobs can be put in order."""

@@ -11,7 +11,7 @@ from schemas.workflow.compile import compile_workflow
 from schemas.workflow.hashfiles import HashPatterns, combined_digest
 from schemas.workflow.plan import WorkflowPlan
 from schemas.workflow.plan_json import PlanFormatError, plan_from_json, plan_to_json
-from schemas.workflow.secrets import secret_names
+from schemas.workflow.secrets import repository_secret_names, secret_names
 
 
 def compiled(text: str) -> WorkflowPlan:
@@ -51,6 +51,34 @@ def test_the_secrets_of_a_job_are_those_it_mentions() -> None:
     assert secret_names(plan.job("all")) == ("*",)
     assert secret_names(plan.job("computed")) == ("*",)
     assert secret_names(plan.job("none")) == ()
+
+
+def test_the_repositorys_secrets_are_found_through_callers() -> None:
+    """Under the caller's names; inherited ones keep theirs, others stay out."""
+    files = {
+        "b.yml": b"""
+            on: {workflow_call: {secrets: {x: , y: }}}
+            jobs:
+              j: {runs-on: l, steps: [{run: "${{ secrets.x }}${{ secrets.z }}"}]}
+              k: {uses: ./c.yml, secrets: inherit}
+        """,
+        "c.yml": b"""
+            on: workflow_call
+            jobs: {m: {runs-on: l, steps: [{run: "${{ secrets.y }}${{ secrets.GITHUB_TOKEN }}"}]}}
+        """,
+    }
+    main = """
+        on: push
+        jobs:
+          a: {uses: ./b.yml, secrets: {x: "${{ secrets.OUT_X }}", y: "${{ secrets.OUT_Y }}"}}
+          i: {uses: ./b.yml, secrets: inherit}
+    """
+    plan = compile_workflow("a.yml", textwrap.dedent(main), read_file=files.get).plan
+    assert plan is not None
+
+    assert repository_secret_names(plan, plan.job("a.j")) == ("OUT_X",)
+    assert repository_secret_names(plan, plan.job("a.k.m")) == ("GITHUB_TOKEN", "OUT_Y")
+    assert repository_secret_names(plan, plan.job("i.j")) == ("X", "Z")
 
 
 @pytest.mark.parametrize(
