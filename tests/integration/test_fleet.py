@@ -160,7 +160,7 @@ def test_a_boot_that_fell_silent_is_lost_though_the_fleet_was_killed(
         assert fleet.readiness()["boots"] == 1
         lost = eventually(
             lambda: [e for e in events_of(own_kafka) if isinstance(e, RunnerLost)],
-            timeout_ms=25_000,
+            timeout_ms=60_000,
             what="the silent boot being lost",
         )
         assert [(e.runner_id, e.boot_id, e.reason) for e in lost] == [("r1", "b1", "silent")]
