@@ -52,6 +52,7 @@ def _with_stack(
             throughput.measure(
                 stack, report, folder, runs=options.runs, wide_runs=options.wide_runs
             )
+            folding.rebuild(stack, report)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from schemas.ids import job_id, run_id
 from schemas.topics import EVENTS
 from schemas.workflow.plan_json import plan_to_json
 from tests.bench.figures import Report, Row
+from tests.support.refold import fold_again
 from tests.support.shared import cache_dir
+from tests.support.stack import Stack
 from tests.support.wire import Wire
 from tests.support.workflows import PATH, compiled
 
@@ -112,6 +114,17 @@ def scheduler_loop(report: Report, folder: Path, *, runs: int) -> None:
         wire.close()
     finally:
         broker.stop()
+
+
+def rebuild(stack: Stack, report: Report) -> None:
+    """Fold the stack's whole log into an empty database; it must equal the live one."""
+    found = fold_again(stack.record())
+    if found.live != found.again:
+        raise RuntimeError(f"the rebuilt read models differ: {found.live} {found.again}")
+    report.add(
+        Row("rebuild of the read models", found.records / found.seconds, "events/s", ">= 15,000")
+    )
+    report.details["rebuild"] = {"records": found.records, "seconds": found.seconds}
 
 
 def _record(event: e.Event) -> Append:

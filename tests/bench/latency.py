@@ -18,7 +18,9 @@ jobs:
   one:
     runs-on: ubuntu-latest
     steps:
-      - run: echo $EPOCHREALTIME > "{folder}/$GITHUB_SHA.tmp" && mv "{folder}/$GITHUB_SHA.tmp" "{folder}/$GITHUB_SHA"
+      - run: |
+          echo $EPOCHREALTIME > "{folder}/$GITHUB_SHA.tmp"
+          mv "{folder}/$GITHUB_SHA.tmp" "{folder}/$GITHUB_SHA"
 """
 _HOPS = ("DeliveryReceived", "DeliveryPlanned", "JobAssigned", "JobStarted", "StepStarted")
 

@@ -151,6 +151,6 @@ def pss_mb(pid: int) -> float:
 
     try:
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        return sum(p.memory_full_info().pss for p in processes) / 1e6
+        return float(sum(p.memory_full_info().pss for p in processes)) / 1e6
     except psutil.NoSuchProcess:
         return 0.0

@@ -13,7 +13,7 @@ from tests.support.eventually import eventually
 from tests.support.stack import Stack
 
 LINES = 200_000
-_AWK = "awk 'BEGIN { for (i = 0; i < %d; i++) printf \"%%099d\\n\", i }'" % LINES
+_AWK = f"""awk 'BEGIN {{ for (i = 0; i < {LINES}; i++) printf "%099d\\n", i }}'"""
 _BURST = f"""\
 on: push
 jobs:
@@ -102,7 +102,7 @@ def _drip(stack: Stack, folder: Path) -> list[float]:
         if event.event == "end":
             break
         if event.event == "lines":
-            for line in event.json()["lines"]:
-                if line["text"].startswith("at "):
-                    delays.append((now - float(line["text"][3:])) * 1000)
+            texts = [line["text"] for line in event.json()["lines"]]
+            printed = [float(text[3:]) for text in texts if text.startswith("at ")]
+            delays += [(now - at) * 1000 for at in printed]
     return delays

@@ -142,9 +142,10 @@ class CellDriver:
         found: dict[str, Assignment] = {}
         for order in self.orders:
             job = jobs.get(order.job_id)
-            if isinstance(order, Assignment) and job is not None and job.attempt == order.attempt:
-                if job.runner_id == order.runner_id and job.phase in ("assigned", "started"):
-                    found[(order.job_id or "").split(".", 1)[1]] = order
+            if not isinstance(order, Assignment) or job is None or job.attempt != order.attempt:
+                continue
+            if job.runner_id == order.runner_id and job.phase in ("assigned", "started"):
+                found[(order.job_id or "").split(".", 1)[1]] = order
         return found
 
     def report(self, kind: type[Event], order: Assignment, **fields: object) -> list[Output]:
@@ -160,7 +161,7 @@ class CellDriver:
                 runner_id=order.runner_id,
                 boot_id=order.boot_id,
                 caused_by=order.order_id,
-                **fields,
+                **fields,  # type: ignore[arg-type]
             )
         )
 

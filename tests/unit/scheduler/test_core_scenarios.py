@@ -54,6 +54,12 @@ jobs:
 Play = Callable[[CellDriver], list[Output]]
 
 
+def _finish_lost(driver: CellDriver) -> list[Output]:
+    order = driver.live()["flaky"]
+    driver.lose("r1")
+    return driver.report(e.JobFinished, order, conclusion="success")
+
+
 @dataclass(frozen=True)
 class Scenario:
     """What happened, ending with the event that is looked at, and what then was decided."""
@@ -351,7 +357,7 @@ SCENARIOS = (
         _play(
             ready(TOLERANT),
             lambda d: d.start("flaky"),
-            lambda d: _finish_lost(d),
+            _finish_lost,
         ),
         ("JobScheduled next first", "JobBlocked next no_runner"),
     ),
@@ -372,12 +378,6 @@ SCENARIOS = (
 )
 
 
-def _finish_lost(driver: CellDriver) -> list[Output]:
-    order = driver.live()["flaky"]
-    driver.lose("r1")
-    return driver.report(e.JobFinished, order, conclusion="success")
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.claim)
 def test_the_scheduler_decides(scenario: Scenario) -> None:
     """A recorded history and one more event give exactly these decisions."""
@@ -395,6 +395,7 @@ def test_infra_losses_end_at_the_cutoff() -> None:
     driver = CellDriver()
     driver.configure()
     driver.push(LABELS.replace("linux, gpu", "linux"))
+    outputs: list[Output] = []
     for attempt in range(1, 4):
         driver.join("r1", boot=f"b{attempt}", labels=("linux",))
         driver.lose("r1", f"b{attempt}")
