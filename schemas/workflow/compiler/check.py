@@ -15,7 +15,6 @@ from typing import Literal
 from schemas.workflow.contexts import AVAILABILITY, RESTRICTED_FUNCTIONS, Availability
 from schemas.workflow.errors import ExpressionError, Problem, located
 from schemas.workflow.expressions.functions import FUNCTIONS
-from schemas.workflow.expressions.lexer import EXPRESSION_CHARACTERS_MAX
 from schemas.workflow.expressions.nodes import Literal as LiteralNode
 from schemas.workflow.expressions.parser import Expression
 from schemas.workflow.expressions.template import (
@@ -202,17 +201,25 @@ class Check:
             return ()
         return (self.text_of(node, what, key=key, empty=empty),)
 
-    def identifier(self, node: Node, name: str, what: str) -> None:
+    def identifier(
+        self,
+        node: Node,
+        name: str,
+        what: str,
+        *,
+        severity: Literal["error", "warning"] = "error",
+    ) -> None:
         """Reports a name that cannot be an id."""
         if not IDENTIFIER.match(name) or len(name) >= IDENTIFIER_CHARACTERS_MAX:
-            self.report(
-                node,
+            message = (
                 f"the {what} '{name}' is invalid: use letters, digits, '-' and '_', start with a "
-                f"letter or '_', and stay below {IDENTIFIER_CHARACTERS_MAX} characters",
-                rule="id",
+                f"letter or '_', and stay below {IDENTIFIER_CHARACTERS_MAX} characters"
             )
         elif name.startswith("__"):
-            self.report(node, f"the {what} '{name}' is invalid: '__' is reserved", rule="id")
+            message = f"the {what} '{name}' is invalid: '__' is reserved"
+        else:
+            return
+        self.report(node, message, rule="id", severity=severity)
 
     def mapping_of_texts(
         self, node: Node, what: str, *, key: str, whole: bool = True
@@ -291,16 +298,6 @@ class Check:
                     rule="expression",
                 )
             return template
-        if len(text) > EXPRESSION_CHARACTERS_MAX // 2 and expression_size(template) > (
-            EXPRESSION_CHARACTERS_MAX
-        ):
-            self.report(
-                node,
-                f"Exceeded max expression length {EXPRESSION_CHARACTERS_MAX}: {what} has "
-                "expressions in it, so all of its text counts",
-                hint="move the text to a file, or pass the values through env:",
-                rule="expression",
-            )
         self.available(node, text, template.expressions, AVAILABILITY[key])
         return template
 
@@ -314,7 +311,7 @@ class Check:
         try:
             template = condition_expressions(text)
         except ExpressionError as error:
-            offset = error.offset + len(text) - len(text.lstrip())
+            offset = error.offset + (0 if OPEN in text else len(text) - len(text.lstrip()))
             self.report(self.place(scalar, text, offset), error.message, rule="expression")
             return None
         if template.directive:
@@ -327,7 +324,7 @@ class Check:
                 hint="put the whole condition inside one ${{ }}, or leave ${{ }} out",
                 rule="constant-condition",
             )
-        return text.strip() or None
+        return (text if OPEN in text else text.strip()) or None
 
     def available(
         self, node: ScalarNode, text: str, parts: tuple[Part, ...], row: Availability
@@ -395,19 +392,6 @@ class Check:
 
 def _spelt(expression: Expression, offset: int, length: int) -> str:
     return expression.text[offset : offset + length]
-
-
-def expression_size(template: Template) -> int:
-    """How long the one expression is that a text with several parts stands for."""
-    if template.single is not None:
-        return len(template.single.text)
-    size = len("format('')")
-    for part in template.parts:
-        if isinstance(part, Part):
-            size += len(part.expression.text) + len("{00}, ")
-        else:
-            size += len(part) + sum(part.count(character) for character in "'{}")
-    return size
 
 
 def shape(node: Node) -> str:

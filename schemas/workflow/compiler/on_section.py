@@ -226,7 +226,7 @@ class _Reader:
     def _call_secrets(self, node: Node) -> None:
         check = self.check
         for name, name_node, value in check.pairs(node, "secrets"):
-            check.identifier(name_node, name, "secret name")
+            check.identifier(name_node, name, "secret name", severity="warning")
             required: bool | str = False
             if not _is_null(value):
                 spec = check.fields(value, f"the secret '{name}'", ("description", "required"))
@@ -239,7 +239,7 @@ class _Reader:
     def _call_outputs(self, node: Node) -> None:
         check = self.check
         for name, name_node, value in check.pairs(node, "outputs"):
-            check.identifier(name_node, name, "output name")
+            check.identifier(name_node, name, "output name", severity="warning")
             spec = check.fields(value, f"the output '{name}'", ("description", "value"))
             if "description" in spec:
                 check.text_of(spec["description"][1], "description")
@@ -253,7 +253,7 @@ class _Reader:
     def _inputs(self, node: Node, *, call: bool) -> dict[str, InputPlan]:
         inputs: dict[str, InputPlan] = {}
         for name, name_node, value in self.check.pairs(node, "inputs"):
-            self.check.identifier(name_node, name, "input name")
+            self.check.identifier(name_node, name, "input name", severity="warning")
             if _is_null(value) and not call:
                 inputs[name] = InputPlan()
             else:

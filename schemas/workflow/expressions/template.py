@@ -9,6 +9,7 @@ from functools import lru_cache
 from schemas.workflow.errors import ExpressionError
 from schemas.workflow.expressions.evaluator import HashFiles, check_available, evaluate
 from schemas.workflow.expressions.functions import RESULT_CHARACTERS_MAX
+from schemas.workflow.expressions.lexer import EXPRESSION_CHARACTERS_MAX
 from schemas.workflow.expressions.nodes import StatusScope
 from schemas.workflow.expressions.parser import Expression, parse_expression
 from schemas.workflow.expressions.values import Value, to_string, truthy
@@ -53,11 +54,12 @@ class Template:
 def parse_template(text: str) -> Template:
     """Cuts and parses a template. Raises ExpressionError with an offset into `text`."""
     parts: list[str | Part] = []
-    position = 0
+    position = size = 0
     directive = False
     while (start := text.find(OPEN, position)) >= 0:
         if start > position:
             parts.append(text[position:start])
+            size += start - position
         end = _end_of_expression(text, start + len(OPEN))
         inner = text[start + len(OPEN) : end - len(CLOSE)]
         stripped = inner.strip()
@@ -66,10 +68,23 @@ def parse_template(text: str) -> Template:
             directive = True
         else:
             parts.append(_part(inner, stripped, start))
+            size += len(stripped) + len("{0}, ")
         position = end
+        _check_size(size, parts)
     if position < len(text):
         parts.append(text[position:])
+        _check_size(size + len(text) - position, parts)
     return Template(tuple(parts), directive)
+
+
+def _check_size(size: int, parts: list[str | Part]) -> None:
+    """Several parts stand for one `format` expression, which is limited like any other."""
+    if size > EXPRESSION_CHARACTERS_MAX and len(parts) > 1:
+        raise ExpressionError(
+            "parsing",
+            f"Exceeded max expression length {EXPRESSION_CHARACTERS_MAX}: with an expression in "
+            "it, all of a text counts; move it to a file, or pass the values through env",
+        )
 
 
 def _part(inner: str, stripped: str, start: int) -> Part:
@@ -97,8 +112,11 @@ def _check_directive(text: str, stripped: str, start: int, end: int) -> None:
 
 def _end_of_expression(text: str, position: int) -> int:
     """The offset after the closing braces; braces inside a string literal do not count."""
+    close = text.find(CLOSE, position)
     while True:
-        close, quote = text.find(CLOSE, position), text.find("'", position)
+        if 0 <= close < position:
+            close = text.find(CLOSE, position)
+        quote = text.find("'", position)
         if close >= 0 and (quote < 0 or close < quote):
             return close + len(CLOSE)
         end_quote = text.find("'", quote + 1) if quote >= 0 else -1
@@ -211,7 +229,6 @@ def condition_expressions(condition: str | None) -> Template:
     """An `if:` text as a template; a text without `${{ }}` is an expression as a whole."""
     if condition is None or not condition.strip():
         return Template(())
-    stripped = condition.strip()
     if OPEN in condition:
-        return parse_template(stripped)
-    return Template((Part(parse_expression(stripped), 0),))
+        return parse_template(condition)
+    return Template((Part(parse_expression(condition.strip()), 0),))

@@ -14,7 +14,7 @@ from typing import TypeAlias, cast
 Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | None"
 
 NAN = math.nan
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _PREFIXED = {"0x": 16, "0o": 8, "0b": 2}
 _PREFIXED_DIGITS = {
     16: re.compile(r"[0-9a-fA-F]+\Z"),
@@ -24,6 +24,7 @@ _PREFIXED_DIGITS = {
 _INFINITE = {"Infinity": math.inf, "+Infinity": math.inf, "-Infinity": -math.inf}
 _DIGITS_EXACT_MAX = 15
 _JS_FIXED_MAX = 1e21
+_EXACT_MAX = 1 << 53
 
 
 class FilteredArray(list[Value]):
@@ -202,6 +203,8 @@ def _js_number(number: float) -> str:
 
 
 def _for_json(value: Value) -> Value:
+    if isinstance(value, int) and not -_EXACT_MAX <= value <= _EXACT_MAX:
+        value = float(value)  # all numbers of the language are doubles
     if isinstance(value, float):
         if not math.isfinite(value):
             return None

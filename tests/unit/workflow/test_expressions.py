@@ -204,6 +204,30 @@ def test_insert_puts_in_the_entries_of_an_object() -> None:
         evaluate_value({"${{ insert }}": "${{ 1 }}"}, CONTEXTS)
 
 
+def test_templates_are_limited_as_one_expression() -> None:
+    """All of a text counts when there is an expression in it, and none of it when there is not."""
+    assert evaluate_template("x" * 30_000, {}) == "x" * 30_000
+    for text in ("${{ 1 }}" + "x" * 21_000, "${{ 1 }}" * 5000, "x${{ 1 }}" + "y" * 21_000):
+        with pytest.raises(ExpressionError, match="Exceeded max expression length"):
+            parse_template(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["${{" + "'a'" * 300_000, "${{ '" + "''" * 400_000, "${{ " * 200_000, "${{ 1" + "1" * 900_000],
+    ids=["strings", "quotes", "openings", "digits"],
+)
+def test_hostile_templates_are_refused_at_once(text: str) -> None:
+    """Nothing is searched again and again."""
+    with pytest.raises(ExpressionError):
+        parse_template(text)
+
+
+def test_hostile_numbers_are_read_at_once() -> None:
+    """A long run of digits that ends in something else is no number."""
+    assert math.isnan(parse_number("1" * 1_000_000 + "x"))
+
+
 @pytest.mark.parametrize(
     "text", ["${{", "${{ 'x }}", "${{ }}", "x ${{ insert }}", "${{ insert a }}", "${{ a..b }}"]
 )
@@ -231,6 +255,8 @@ def test_a_malformed_template_is_an_error_with_an_offset(text: str) -> None:
         ("${{ env.A }} == 2", "success", True),
         ("0", "success", False),
         ("${{ env.none }}", "success", False),
+        ("${{ env.none }}\n", "success", True),
+        ("env.none\n", "success", False),
     ],
 )
 def test_a_condition_holds_or_not(
