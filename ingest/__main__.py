@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -82,6 +83,9 @@ def main() -> int:
             backlog=1024,
         )
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again after its own orderly stop: what follows must still run
+        signal.signal(number, lambda *_: None)
     server.run()
     mirrors.close()
     vault.close()
