@@ -104,6 +104,12 @@ class Projector:
 
     def run(self, stop: threading.Event) -> None:
         """Fold until `stop` is set; waits out a database that is away."""
+        try:
+            self._run(stop)
+        finally:
+            self._drop_connection()
+
+    def _run(self, stop: threading.Event) -> None:
         pause_ms = RETRY_MIN_MS
         while not stop.is_set():
             try:
@@ -117,7 +123,6 @@ class Projector:
                 self._drop_connection()
                 stop.wait(pause_ms / 1000)
                 pause_ms = min(pause_ms * 2, RETRY_MAX_MS)
-        self._drop_connection()
 
     def turn(self) -> int:
         """Read what is there and project it; returns how many records that were."""
@@ -126,10 +131,6 @@ class Projector:
         for number, group in groupby(ordered, key=lambda record: record.partition):
             self._project_partition(self.cells[number], list(group))
         return len(records)
-
-    def start(self) -> None:
-        """Connect and seek every partition to its position."""
-        self._open()
 
     def _open(self) -> None:
         self._connection = self._connect()

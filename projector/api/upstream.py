@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0
 IDLE_MAX = 16
+DISCARD_BYTES_MAX = 64 * 1024 * 1024
+DISCARD_TIMEOUT_S = 5.0
 #: uvicorn closes an idle connection after 5 s; one that is about to be closed is not used.
 IDLE_FRESH_S = 3.0
 READ_BYTES = 64 * 1024
@@ -95,7 +97,7 @@ class Upstream:
         """Send the request on and its answer back; problems 413, 503 and 504 are our own."""
         length = _content_length(scope)
         if length is not None and length > body_bytes_max:
-            await _too_large(body_bytes_max)(scope, receive, send)
+            await _refuse_too_large(scope, receive, send, body_bytes_max)
             return
         try:
             reader, writer = await self._connection()
@@ -193,7 +195,7 @@ class Upstream:
             whole = sending.done() and sending.exception() is None
             return whole and bool(parser.should_keep_alive())
         except BodyTooLargeError:
-            await _too_large(body_bytes_max)(scope, receive, send)
+            await _refuse_too_large(scope, receive, send, body_bytes_max)
         except ClientGoneError:
             pass
         except TimeoutError:
@@ -321,7 +323,19 @@ def _away() -> Any:
     )
 
 
-def _too_large(limit: int) -> Any:
-    return problem(
-        413, f"The body is larger than {limit} bytes.", code="body-too-large", limit_bytes=limit
-    )
+async def _refuse_too_large(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    """Answer 413, after the rest of the body: a client that still sends would not see it."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(_discard(receive), DISCARD_TIMEOUT_S)
+    detail = f"The body is larger than {limit} bytes."
+    answer = problem(413, detail, code="body-too-large", limit_bytes=limit)
+    await answer(scope, receive, send)
+
+
+async def _discard(receive: Receive) -> None:
+    left = DISCARD_BYTES_MAX
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return

@@ -117,7 +117,7 @@ def _annotation(attempt: Attempt, ordinal: int, remark: e.Annotation) -> Annotat
 
 
 def assignment_declined(at: At, event: e.AssignmentDeclined) -> None:
-    found = _reported(at, event)
+    found = reported(at, event)
     if found is None:
         return
     job, attempt = found
