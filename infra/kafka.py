@@ -512,6 +512,10 @@ class Admin:
                     raise LogError(f"topic {name} could not be made: {error}") from error
         return list(made)
 
+    def cluster_id(self) -> str:
+        """Return the id that a cluster was formatted with: another one is another log."""
+        return str(self._client.list_topics(timeout=15).cluster_id)
+
     def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has; LogError when it does not exist."""
         found = self._client.list_topics(topic, timeout=15).topics.get(topic)

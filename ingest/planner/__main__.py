@@ -9,7 +9,7 @@ from contextlib import closing
 
 from infra.clock import SystemClock
 from infra.health import serve_health
-from infra.kafka import KafkaReader, KafkaWriter
+from infra.kafka import Admin, KafkaReader, KafkaWriter
 from infra.log import AppendError
 from infra.metrics import Meters
 from infra.settings import Settings
@@ -50,7 +50,7 @@ def main() -> int:
         meters=meters,
         cells=settings.cells,
         checkpoint_path=settings.home / "state" / "planner.json",
-        log_id=settings.kafka_bootstrap,
+        log_id=Admin(settings.kafka_bootstrap).cluster_id(),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())

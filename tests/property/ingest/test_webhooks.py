@@ -25,8 +25,12 @@ EVENTS = (
     "push", "pull_request", "create", "delete", "release", "merge_group", "workflow_dispatch",
     "deployment", "issues", "ping", "pull_request_review", "check_run",
 )  # fmt: skip
-SHAS = st.sampled_from(["a" * 40, "0" * 40, "b" * 64, "", "main", None, 5])
-REFS = st.sampled_from(["refs/heads/main", "refs/tags/v1", "main", "", "-x", "a b", None, {}])
+SHAS: st.SearchStrategy[object] = st.sampled_from(
+    ["a" * 40, "0" * 40, "b" * 64, "", "main", None, 5]
+)
+REFS: st.SearchStrategy[object] = st.sampled_from(
+    ["refs/heads/main", "refs/tags/v1", "main", "", "-x", "a b", None, {}]
+)
 FIELDS = (
     "ref", "before", "after", "head_commit", "commits", "repository", "sender", "pull_request",
     "number", "action", "head", "base", "sha", "repo", "full_name", "id", "login", "merged",
