@@ -342,9 +342,7 @@ class Attempt:
         self._append_log(
             self._reports.log_batch(now_ms, self._packer.take(), last=True, total=total)
         )
-        if not self._wait_for_log():
-            return
-        now_ms = self._tools.clock.now_ms()
+        summary = self._masker.mask_text("\n".join(self._summaries))[:SUMMARY_CHARACTERS_MAX]
         report = JobReport(
             conclusion=ended.conclusion,
             reason=ended.reason,
@@ -354,20 +352,28 @@ class Attempt:
             finished_at=now_ms,
             log_lines=total[0],
             log_sha256=total[1],
-            summary=self._masker.mask_text("\n".join(self._summaries))[:SUMMARY_CHARACTERS_MAX],
+            summary=summary,
             annotations=tuple(self._annotations),
         )
-        self._tools.spool.append(self._reports.finished(now_ms, report))
+        if not self._wait_for_log(report):
+            return
+        self._tools.spool.append(self._reports.finished(self._tools.clock.now_ms(), report))
         self._tools.meters.count(JOBS_RUN, ended.conclusion)
         self._tools.meters.count(LOG_LINES, by=total[0])
 
-    def _wait_for_log(self) -> bool:
-        """Wait until every batch is durable; False when the attempt was taken away meanwhile."""
+    def _wait_for_log(self, report: JobReport) -> bool:
+        """Wait until every batch is durable; False when the attempt was taken away meanwhile.
+
+        During an outage the report is promised, so that it survives this process.
+        """
+        promised = False
         with self._acked:
             while self._unacked:
                 if self._stop is not None and not self._stop.report:
                     return False
-                self._acked.wait(_ACK_TURN_S)
+                if not self._acked.wait(_ACK_TURN_S) and not promised:
+                    record = self._reports.finished(self._tools.clock.now_ms(), report)
+                    promised = self._tools.spool.promise(record)
         return True
 
     def _ship(self, batch: Batch) -> None:

@@ -179,7 +179,7 @@ class Seat:
     def close(self) -> None:
         """Leave nothing in memory."""
         if self._memory is not None:
-            remove(self._memory)
+            remove(self._memory.parent)
 
 
 def memory_folder(name: str) -> Path | None:

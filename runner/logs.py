@@ -18,6 +18,9 @@ from schemas.loglines import SYSTEM, TEXT_BYTES_MAX, LogDigest, header
 
 BATCH_BYTES_MAX = 64 * 1024
 BATCH_AGE_MS_MAX = 50
+#: After a small batch the next may follow sooner: a job that prints now and then shows it live.
+SMALL_BATCH_BYTES = 4 * 1024
+SMALL_BATCH_GAP_MS = 10
 ZSTD_LEVEL = 1
 #: A line without an end is held back at most so far when a secret may lie across every cut.
 _HELD_BYTES_MAX = 4 * TEXT_BYTES_MAX
@@ -57,7 +60,7 @@ class LogPacker:
         self._size = 0
         self._first_line = 0
         self._oldest_ms = 0
-        self._sent_ms = 0
+        self._next_ms = 0
         self._urgent = False
         self._zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
 
@@ -101,13 +104,14 @@ class LogPacker:
             return None
         if not self._urgent:
             return self._oldest_ms + BATCH_AGE_MS_MAX
-        return max(self._oldest_ms, self._sent_ms + BATCH_AGE_MS_MAX)
+        return max(self._oldest_ms, self._next_ms)
 
     def flush(self, now_ms: int) -> None:
         """Send what is held."""
         if self._parts:
+            is_small = self._size < SMALL_BATCH_BYTES
+            self._next_ms = now_ms + (SMALL_BATCH_GAP_MS if is_small else BATCH_AGE_MS_MAX)
             self._send(self.take())
-            self._sent_ms = now_ms
 
     def take(self) -> Batch:
         """Return what is held, perhaps nothing, as a batch and hold nothing any more."""

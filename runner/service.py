@@ -258,13 +258,14 @@ class Boot:
         for journal in leftovers(self._spools):
             if journal.stem == self._identity.boot_id:
                 continue
-            for record in records_of(journal):
-                while not self._spool.accepts() and not stopping.is_set():
-                    self._spool.wait_empty(200)
-                self._spool.append(record)
-            while not self._spool.wait_empty(1_000):
-                if stopping.is_set() or self._fatal is not None:
-                    return
+            for later in (False, True):
+                for record in records_of(journal, later=later):
+                    while not self._spool.accepts() and not stopping.is_set():
+                        self._spool.wait_empty(200)
+                    self._spool.append(record)
+                while not self._spool.wait_empty(1_000):
+                    if stopping.is_set() or self._fatal is not None:
+                        return
             logger.info("sent what an earlier boot had left in %s", journal.name)
             journal.unlink()
 

@@ -102,6 +102,18 @@ class Spool:
                 self._write(record)
             self._hand_over(record, on_ack, journaled=journaled)
 
+    def promise(self, record: Append) -> bool:
+        """Note what shall follow once everything else is acknowledged; False without an outage.
+
+        The caller still appends it itself then. Should this process be killed before, the next
+        boot sends it after all the rest.
+        """
+        with self._changed:
+            if self._journal is None:
+                return False
+            self._write(record, later=True)
+            return True
+
     def accepts(self) -> bool:
         """Say whether logs may come; if not, their pipes must wait (and with them the jobs)."""
         if self._journal is None:
@@ -217,10 +229,10 @@ class Spool:
             self._path.unlink(missing_ok=True)
             logger.info("Kafka has acknowledged everything again")
 
-    def _write(self, record: Append) -> int:
+    def _write(self, record: Append, *, later: bool = False) -> int:
         journal = self._begin_journal()
         offset = self._journal_bytes
-        frame = _frame(record)
+        frame = _frame(record, later=later)
         journal.write(frame)
         journal.flush()
         self._journal_bytes += len(frame)
@@ -233,30 +245,29 @@ class Spool:
             self._unsynced = False
 
 
-def _frame(record: Append) -> bytes:
-    body = marshal.dumps(
-        (record.topic, record.partition, record.key, record.value, [*map(tuple, record.headers)])
-    )
+def _frame(record: Append, *, later: bool) -> bytes:
+    headers = [*map(tuple, record.headers)]
+    body = marshal.dumps((later, record.topic, record.partition, record.key, record.value, headers))
     return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
 
 
 def _read_at(path: Path, offset: int) -> Append:
     with path.open("rb") as file:
         file.seek(offset)
-        record = _read(file)
-    if record is None:
+        found = _read(file)
+    if found is None:
         raise OSError(f"{path}: the record at byte {offset} is damaged")
-    return record
+    return found[1]
 
 
-def _read(file: IO[bytes]) -> Append | None:
+def _read(file: IO[bytes]) -> tuple[bool, Append] | None:
     head = file.read(_FRAME_BYTES)
     body = file.read(int.from_bytes(head[:4], "big")) if len(head) == _FRAME_BYTES else b""
     if not body or zlib.crc32(body) != int.from_bytes(head[4:], "big"):
         return None
     # written by this class into a folder of this runner's own
-    topic, partition, key, value, headers = marshal.loads(body)  # noqa: S302
-    return Append(topic, partition, key, value, headers)
+    later, topic, partition, key, value, headers = marshal.loads(body)  # noqa: S302
+    return bool(later), Append(topic, partition, key, value, headers)
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -264,8 +275,12 @@ def leftovers(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{_SUFFIX}"))
 
 
-def records_of(journal: Path) -> Iterator[Append]:
-    """Yield what a journal holds; a torn end, which nobody was promised, is left out."""
+def records_of(journal: Path, *, later: bool = False) -> Iterator[Append]:
+    """Yield what a journal holds, or what was to follow all of it (`later`).
+
+    A torn end, which nobody was promised, is left out.
+    """
     with journal.open("rb") as file:
-        while (record := _read(file)) is not None:
-            yield record
+        while (found := _read(file)) is not None:
+            if found[0] == later:
+                yield found[1]

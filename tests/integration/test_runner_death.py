@@ -249,9 +249,7 @@ def test_a_second_process_can_not_be_the_same_runner(
     assert b"belongs to a runner that runs" in second.stdout + second.stderr
 
 
-def test_jobs_of_two_slots_can_not_reach_each_other(
-    driver: LaneDriver, boot: Heartbeat
-) -> None:
+def test_jobs_of_two_slots_can_not_reach_each_other(driver: LaneDriver, boot: Heartbeat) -> None:
     """As root each slot has a user of its own: no signals, no environment, no files."""
     if os.geteuid() != 0:
         pytest.skip("jobs run as the runner's own user")
@@ -261,7 +259,7 @@ def test_jobs_of_two_slots_can_not_reach_each_other(
     eventually(lambda: sleepers(7009), what="the first job's sleep")
     text = f"kill {pid} && echo killed; cat /proc/{pid}/environ && echo read; ls /proc/{pid}/cwd/"
 
-    _, log, _ = driver.run(boot, (StepPlan(id="__a", run=text, shell="bash {0}"),))
+    _, log, _ = driver.run(boot, (StepPlan(id="__a", run=text, shell="bash {0}"),))  # noqa: S604
 
     assert not {"killed", "read"} & set(log.texts("o"))
     driver.cancel(first, grace_ms=500)

@@ -100,6 +100,7 @@ class LaneDriver:
         self.logs: dict[tuple[str, int], Log] = {}
         self.heartbeats: list[Heartbeat] = []
         self.arrived_ms: dict[str, int] = {}
+        self.announced_ms: dict[str, int] = {}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -134,6 +135,7 @@ class LaneDriver:
         else:
             beat = HEARTBEATS.decode(value)
             if isinstance(beat, Heartbeat) and beat.pool == self.pool:
+                self.announced_ms.setdefault(beat.boot_id, self._clock.steady_ms())
                 self.heartbeats.append(beat)
 
     # ----------------------------------------------------------------- orders

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from schemas import loglines
 from tests.property.runner.packed import plain
 
 LINES = st.lists(
-    st.text(st.characters(exclude_characters="\n\r", exclude_categories=("Cs",)), max_size=30),
+    st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=30),
     max_size=20,
 )
 
@@ -28,7 +29,7 @@ def test_lines_come_out_as_printed_across_any_cut(
     packer = LogPacker(Masker(), batches.append)
     splitter = StreamSplitter(packer, "o", 7, lambda line: line)
     edges = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
-    for number, (a, b) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (a, b) in enumerate(itertools.pairwise(edges)):
         splitter.feed(number, data[a:b])
         if number % 3 == 0:
             packer.flush(number)
@@ -37,9 +38,7 @@ def test_lines_come_out_as_printed_across_any_cut(
 
     expected = data.decode().split("\n")
     expected = expected[:-1] if expected[-1] == "" else expected
-    read = [
-        line for batch in batches for line in loglines.lines(plain(batch), batch.first_line)
-    ]
+    read = [line for batch in batches for line in loglines.lines(plain(batch), batch.first_line)]
     assert [line.text for line in read] == expected
     assert [line.number for line in read] == list(range(len(expected)))
     assert {(line.step, line.stream) for line in read} <= {(7, "o")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import shlex
 import string
@@ -51,7 +52,7 @@ def shipped(masker: Masker, chunks: list[bytes]) -> bytes:
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """Return the data in pieces."""
     edges = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @given(
@@ -91,7 +92,9 @@ def test_base64_of_a_text_around_a_secret_hides_its_core(
 
 
 @given(
-    lines=st.lists(st.text(ALPHABET.replace("\t", ""), min_size=4, max_size=20), min_size=2, max_size=5),
+    lines=st.lists(
+        st.text(ALPHABET.replace("\t", ""), min_size=4, max_size=20), min_size=2, max_size=5
+    ),
     places=st.lists(st.integers(0, 200), max_size=6),
 )
 def test_every_line_of_a_multi_line_secret_is_masked(lines: list[str], places: list[int]) -> None:

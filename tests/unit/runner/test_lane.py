@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from schemas.lanes import Assignment, CancelOrder, Dismissed, LaneRecord, Welcome, Withdraw
-from runner.lane import Begin, Cancel, Decline, Dismiss, LaneState, Welcomed, read_batch
+from typing import Any
 
-WHO = {"runner_id": "r", "boot_id": "b"}
+from runner.lane import Begin, Cancel, Decline, Dismiss, LaneState, Welcomed, read_batch
+from schemas.lanes import Assignment, CancelOrder, Dismissed, LaneRecord, Welcome, Withdraw
+
+WHO: dict[str, Any] = {"runner_id": "r", "boot_id": "b"}
 
 
 def assignment(job: str = "j", **changed: str) -> Assignment:

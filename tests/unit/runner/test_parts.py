@@ -9,7 +9,7 @@ import pytest
 
 from infra.clock import ManualClock
 from runner.actions.checkout import config_text, public_url
-from runner.environment import Places, default_variables, inherited, step_variables
+from runner.environment import default_variables, inherited, step_variables
 from runner.folders import Cleaner, CommandFileReadError, Seat, remove
 from runner.gateway.leases import Leases, Token
 from runner.gateway_client import Clone
@@ -48,7 +48,12 @@ def test_an_unknown_shell_is_refused_with_what_to_write() -> None:
 def test_only_allowed_variables_are_inherited() -> None:
     """Settings and secrets of the services stay behind, and so do the runner's own programs."""
     found = inherited(
-        {"PATH": "/venv/bin:/opt/bin:/usr/bin", "TAILRACE_HOME": "/x", "AWS_SECRET": "s", "TZ": "UTC"},
+        {
+            "PATH": "/venv/bin:/opt/bin:/usr/bin",
+            "TAILRACE_HOME": "/x",
+            "AWS_SECRET": "s",
+            "TZ": "UTC",
+        },
         own_programs="/venv/bin",
     )
 
@@ -184,7 +189,9 @@ TOKEN = Token("run.j", 1, "r", "b")
         ((), False),
     ],
 )
-def test_a_lease_lives_from_assigned_to_its_end(events: tuple[e.Event, ...], *, lives: bool) -> None:
+def test_a_lease_lives_from_assigned_to_its_end(
+    events: tuple[e.Event, ...], *, lives: bool
+) -> None:
     """Only the live attempt of the token's own boot; also after the state was kept and read."""
     leases = Leases()
     for event in events:

@@ -25,7 +25,17 @@ from tests.support.shared_data import shared_folder
 
 CONTEXTS: dict[str, Value] = {
     name: {}
-    for name in ("github", "needs", "matrix", "strategy", "inputs", "vars", "secrets", "runner", "job")
+    for name in (
+        "github",
+        "needs",
+        "matrix",
+        "strategy",
+        "inputs",
+        "vars",
+        "secrets",
+        "runner",
+        "job",
+    )
 }
 
 
@@ -73,8 +83,8 @@ SCENARIOS = (
     ),
     Scenario(
         "a condition reads outputs",
-        (step("a"), step("b", "steps.a.outputs.go == 'yes'"), step("c", "steps.a.outputs.go == 'no'")),
-        {"a": StepEnd("success", outputs={"go": "yes"})}, ("a", "b"),
+        (step("a"), step("b", "steps.a.outputs.x == 'yes'"), step("c", "steps.a.outputs.x == 'no'")),
+        {"a": StepEnd("success", outputs={"x": "yes"})}, ("a", "b"),
     ),
     Scenario(
         "a condition that can't be read fails its step",
@@ -196,8 +206,8 @@ def test_shell_directory_and_limits_come_with_their_defaults() -> None:
     """A step's own wins over the job's defaults; minutes become milliseconds."""
     subject = machine(
         step("a"),
-        step("b", shell="sh", working_directory="x", timeout_minutes="${{ fromJSON('2.5') }}"),
-        defaults_run=DefaultsPlan(shell="bash", working_directory="sub"),
+        step("b", shell="sh", working_directory="x", timeout_minutes="${{ fromJSON('2.5') }}"),  # noqa: S604
+        defaults_run=DefaultsPlan(shell="bash", working_directory="sub"),  # noqa: S604
     )
     first = subject.next()
     subject.finished(StepEnd("success"))
