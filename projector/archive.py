@@ -383,7 +383,8 @@ class Archiver:
             "AND e.kind IN ('JobFinished', 'AttemptLost') ORDER BY e.\"offset\" DESC LIMIT 1) "
             "FROM attempt a LEFT JOIN run r ON r.run_id = a.run_id "
             "WHERE a.log_archived_offset IS NULL AND a.phase = 'ended' "
-            "AND a.runner_id IS NOT NULL AND a.started_at IS NOT NULL ORDER BY a.finished_at LIMIT %s",
+            "AND a.runner_id IS NOT NULL AND a.started_at IS NOT NULL "
+            "ORDER BY a.finished_at LIMIT %s",
             (ENDED_MAX,),
         )
         names = EndedAttempt.__dataclass_fields__

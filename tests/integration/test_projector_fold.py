@@ -1,4 +1,4 @@
-"""The projector on a real Kafka and a real PostgreSQL: once each, side by side, killed, poisoned."""
+"""The projector on a real Kafka and PostgreSQL: once each, side by side, killed, poisoned."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _finished_twice(history: History, job: str) -> None:
 EXAMPLES = [
     Example(
         claim="a started attempt runs",
-        then=lambda history, job: None,
+        then=lambda _history, _job: None,
         job={"status": "running", "conclusion": None, "live_attempt": 1},
         attempt={"phase": "started", "runner_id": "runner-a", "conclusion": None},
     ),
