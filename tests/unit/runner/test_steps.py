@@ -83,7 +83,7 @@ SCENARIOS = (
     ),
     Scenario(
         "a condition reads outputs",
-        (step("a"), step("b", "steps.a.outputs.x == 'yes'"), step("c", "steps.a.outputs.x == 'no'")),
+        (step("a"), step("b", "steps.a.outputs.x == 'yes'"), step("c", "!steps.a.outputs.x")),
         {"a": StepEnd("success", outputs={"x": "yes"})}, ("a", "b"),
     ),
     Scenario(
