@@ -26,7 +26,7 @@ from ingest.mirrors import Mirrors, Origin, UnreachableError
 from ingest.planner.plan import dispatch_problems
 from ingest.planner.workflows import Workflows
 from ingest.problems import Problem
-from schemas.codec import event_id
+from schemas.codec import event_id, run_planned_id
 from schemas.events import (
     CancelRequested,
     DeliveryReceived,
@@ -247,6 +247,7 @@ class Commands:
             occurred_at=self._clock.now_ms(),
             repository=repository,
             run_id=run_id,
+            caused_by=run_planned_id(run_id),
             actor=actor,
             reason=reason[:REASON_CHARS_MAX] or "user",
         )
@@ -260,6 +261,7 @@ class Commands:
             occurred_at=self._clock.now_ms(),
             repository=repository,
             run_id=run_id,
+            caused_by=run_planned_id(run_id),
             actor=actor,
         )
         return await self._stored(event)

@@ -9,7 +9,7 @@ from contextlib import closing
 
 from infra.clock import SystemClock
 from infra.health import serve_health
-from infra.kafka import Admin, KafkaReader, KafkaWriter
+from infra.kafka import Admin, KafkaLog, KafkaWriter
 from infra.log import AppendError
 from infra.metrics import Meters
 from infra.settings import Settings
@@ -41,7 +41,7 @@ def main() -> int:
     writer = KafkaWriter(settings.kafka_bootstrap, f"{name}-writer")
     writer.warm()
     service = PlannerService(
-        reader=KafkaReader(settings.kafka_bootstrap, f"{name}-reader"),
+        log=KafkaLog(settings.kafka_bootstrap, f"{name}-reader"),
         writer=writer,
         mirrors=Mirrors(settings.home, meters, clock),
         planner=Planner(public_url=settings.public_url),

@@ -19,7 +19,7 @@ from typing import Any
 
 from infra.clock import Clock
 from infra.git import Credentials, GitError, local_path
-from infra.log import LogReader, LogWriter, Record
+from infra.log import Log, LogWriter, Record
 from infra.metrics import DEAD_LETTERS, PLAN_SECONDS, PLANS, Meters
 from ingest.log import to_append
 from ingest.mirrors import Mirrors, Origin, UnreachableError
@@ -43,7 +43,6 @@ SOURCE = "tailrace/planner"
 LOCAL_THREADS = 4
 REMOTE_THREADS = 16
 READ_TIMEOUT_MS = 250
-CATCH_UP_TIMEOUT_MS = 500
 RECORDS_MAX = 2_000
 CHECKPOINT_EVERY_MS = 5_000
 #: Pauses between tries to reach a repository; the scheduler gives up on the planner after 60 s.
@@ -75,7 +74,7 @@ class PlannerService:
     def __init__(
         self,
         *,
-        reader: LogReader,
+        log: Log,
         writer: LogWriter,
         mirrors: Mirrors,
         planner: Planner,
@@ -87,7 +86,8 @@ class PlannerService:
         log_id: str = "",
     ) -> None:
         """Read and answer `cells` partitions of `events`."""
-        self._reader = reader
+        self._log = log
+        self._reader = log.reader()
         self._writer = writer
         self._mirrors = mirrors
         self._planner = planner
@@ -151,37 +151,24 @@ class PlannerService:
         }
 
     def _catch_up(self) -> None:
+        """Fold the log up to its end of now, from the checkpoint if it is of this log."""
         if self._checkpoint_path is not None:
             self._ledger = checkpoint.load(self._checkpoint_path, self._log_id)
-        positions, ends = {}, {}
         for cell in range(self._cells):
             first, end = self._reader.bounds(EVENTS_TOPIC, cell)
-            at = self._ledger.next_offsets.get(cell, first)
-            if not first <= at <= end:
-                # another log under the same name: what was saved says nothing about it
+            known = self._ledger.next_offsets.get(cell, first)
+            if not first <= known <= end:
+                # records were taken away behind our back: what was saved says nothing
                 self._ledger = Ledger()
-                return self._catch_up_from_the_beginning()
-            positions[cell], ends[cell] = at, end
-        return self._read_to(positions, ends)
-
-    def _catch_up_from_the_beginning(self) -> None:
-        bounds = {c: self._reader.bounds(EVENTS_TOPIC, c) for c in range(self._cells)}
-        self._read_to({c: b[0] for c, b in bounds.items()}, {c: b[1] for c, b in bounds.items()})
-
-    def _read_to(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> None:
-        self._ledger.next_offsets.update(positions)
-        self._reader.assign({(EVENTS_TOPIC, cell): at for cell, at in positions.items()})
-        left = {cell for cell, end in ends.items() if positions[cell] < end}
-        while left and not self._stopping.is_set():
-            records = self._reader.read(timeout_ms=CATCH_UP_TIMEOUT_MS, records_max=RECORDS_MAX)
-            if not records:
-                # the last offsets of a partition may be marks of transactions, which no reader
-                # is given; answering too early is harmless, the first answer counts
-                return
-            for record in records:
+        for cell in range(self._cells):
+            start = self._ledger.next_offsets.get(cell)
+            for record in self._log.read_to_end(EVENTS_TOPIC, cell, start):
                 self._take(record)
-                if record.next_offset >= ends[record.partition]:
-                    left.discard(record.partition)
+        first_offsets = {c: self._reader.bounds(EVENTS_TOPIC, c)[0] for c in range(self._cells)}
+        self._ledger.next_offsets = {**first_offsets, **self._ledger.next_offsets}
+        self._reader.assign(
+            {(EVENTS_TOPIC, cell): at for cell, at in self._ledger.next_offsets.items()}
+        )
 
     def _take(self, record: Record) -> Work | None:
         event = self._decoded(record)
