@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status install install-dev test bench lint format lock jars
+.PHONY: help up down status install install-dev test simulate bench lint format lock jars
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -28,6 +28,12 @@ install-dev:
 
 test: install-dev ## install what the tests need and run all of them
 	@$(BIN)/python -m pytest -n auto
+
+SEEDS ?= 20000
+START ?= 0
+simulate: install-dev ## schedulers among faults: make simulate SEEDS=n START=s
+	@TAILRACE_SEEDS=$(SEEDS) TAILRACE_START=$(START) TAILRACE_SHARED=none \
+		$(BIN)/python -m pytest -n auto -q --timeout 36000 tests/simulation
 
 bench: install-dev ## measure the system; prints and writes the figures as JSON
 	@$(BIN)/python -m tests.bench

@@ -78,11 +78,14 @@ class CellShell:
         restored = self._restored()
         self.cell = restored.cell
         self.next_offset = self._committed = restored.next_offset
+        now_ms = self.clock.now_ms()
         for armed in self.cell.state.armed:
+            # nobody counted while nobody owned the cell: whoever was waited for gets the whole
+            # time again, so that an outage of ours is no fault of theirs
+            armed.due_at = max(armed.due_at, now_ms + armed.delay_ms)
             self._schedule_deadline(armed)
         self._reader = self.log.reader()
         self._reader.assign({(EVENTS, self.number): self.next_offset})
-        now_ms = self.clock.now_ms()
         started = SchedulerStarted(
             event_id=event_id("SchedulerStarted", self.number, self.host, now_ms),
             occurred_at=now_ms,

@@ -83,6 +83,11 @@ def event_id(kind: str, *parts: object) -> str:
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
+def run_planned_id(run_id: str, run_attempt: int = 1) -> str:
+    """Return the id of a run's RunPlanned: the cause of what people ask of the run."""
+    return event_id("RunPlanned", run_id, run_attempt)
+
+
 @lru_cache(maxsize=1)
 def locked_schemas() -> Mapping[int, LockedSchema]:
     """Return the lock file's lines by schema id."""

@@ -12,7 +12,7 @@ from scheduler.core.outputs import Cause, Output
 from scheduler.core.state import Delivery, Outcome, Repository, State
 from scheduler.core.view import plan_view
 from schemas import events as e
-from schemas.codec import event_id
+from schemas.codec import event_id, run_planned_id
 from schemas.ids import job_id, run_id
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_template
@@ -188,7 +188,7 @@ def _planned(
     run = run_id(delivery.occurred_at, delivery.delivery_id, outcome.path)
     untrusted = _is_untrusted(delivery)
     return e.RunPlanned(
-        event_id=event_id("RunPlanned", run, 1),
+        event_id=run_planned_id(run),
         repository=delivery.repository,
         run_id=run,
         caused_by=_cause_of(delivery, cause),

@@ -31,6 +31,8 @@ from schemas import events as e
 
 PLAN_DEADLINE_MS = 60_000
 WITHDRAW_DEADLINE_MS = 15_000
+#: Outputs of all jobs of a run: every dependant's assignment carries some of them.
+RUN_OUTPUTS_BYTES_MAX = 512 * 1024
 
 _PULL_REQUEST_END = "closed"
 _ENDS_WITH_OTHERS = (JobPhase.DONE, JobPhase.LEGS, JobPhase.CALLED)
@@ -400,7 +402,16 @@ def _job_finished(state: State, index: Index, event: e.JobFinished) -> None:
     if event.reason.startswith("infra."):
         job.losses += 1
         return  # JobScheduled or JobFailed follows
+    if exceeds_outputs(state.runs[job.run_id], event):
+        job.outputs = {}
+        return  # JobFailed follows
     _end(state, index, job, event.conclusion)
+
+
+def exceeds_outputs(run: Run, event: e.JobFinished) -> bool:
+    """Say whether a job's outputs are more than its run has room for."""
+    size = sum(len(name) + len(text) for name, text in event.outputs.items())
+    return run.outputs_bytes + size > RUN_OUTPUTS_BYTES_MAX
 
 
 def _end(state: State, index: Index, job: Job, conclusion: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from scheduler.core.evolve import jobs_of
+from scheduler.core.evolve import RUN_OUTPUTS_BYTES_MAX, exceeds_outputs, jobs_of
 from scheduler.core.ids import about_job, about_run
 from scheduler.core.index import Index
 from scheduler.core.outputs import Cause, Order, Output
@@ -19,7 +19,6 @@ from schemas.workflow.errors import LanguageError
 from schemas.workflow.matrix import Leg
 
 ATTEMPTS_MAX = 3
-RUN_OUTPUTS_BYTES_MAX = 512 * 1024
 FAIL_FAST = "cancel.fail_fast"
 
 
@@ -345,6 +344,13 @@ def attempt_ended(
         late = event.conclusion == e.Conclusion.SUCCESS
         reason = "cancel.late" if late else job.cancel or event.reason or "cancel.runner"
         yield _cancelled(run, job, cause, reason)
+        yield from after_end(state, index, run, job, cause)
+    elif exceeds_outputs(run, event):
+        yield e.JobFailed(
+            **about_job(e.JobFailed, run, job, cause),
+            reason="user.outputs_too_large",
+            message=f"with this job's the run's outputs exceed {RUN_OUTPUTS_BYTES_MAX} bytes",
+        )
         yield from after_end(state, index, run, job, cause)
     else:
         yield from try_again(state, index, run, job, cause, reason=event.reason)

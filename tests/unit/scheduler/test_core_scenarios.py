@@ -403,6 +403,19 @@ def test_infra_losses_end_at_the_cutoff() -> None:
     assert words(outputs) == ("JobFailed gpu infra.runner_lost", "RunFinished failure")
 
 
+def test_outputs_beyond_the_run_s_room_fail_the_job_that_brings_them() -> None:
+    """512 KiB of outputs a run; the job that passes it fails, and says so."""
+    driver = CellDriver()
+    driver.configure()
+    driver.join(labels=("linux",))
+    driver.push(CHAIN)
+    outputs = driver.finish("build", v="x" * (512 * 1024))
+    assert words(outputs)[:2] == (
+        "JobFailed build user.outputs_too_large",
+        "JobSkipped test condition",
+    )
+
+
 def test_a_report_of_another_attempt_changes_nothing() -> None:
     """The token of the first attempt is stale once the second one is live."""
     driver = CellDriver()

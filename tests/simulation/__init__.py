@@ -1,0 +1,1 @@
+"""The scheduler among faults, by seed: `make simulate SEEDS=n START=s`."""
