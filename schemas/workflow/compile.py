@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.workflow.compiler.calls import Linker, ReadFile, ReadRemote
 from schemas.workflow.compiler.unit import compile_unit
 from schemas.workflow.errors import Problem
 from schemas.workflow.plan import WorkflowPlan
+
+PROBLEMS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,19 @@ def compile_workflow(
         _distinct([*unit.check.problems, *linker.problems]),
         key=lambda problem: (problem.path != path, problem.path, problem.line, problem.column),
     )
-    errors = tuple(problem for problem in found if problem.severity == "error")
-    warnings = tuple(problem for problem in found if problem.severity == "warning")
+    errors = _listed([problem for problem in found if problem.severity == "error"])
+    warnings = _listed([problem for problem in found if problem.severity == "warning"])
     return Compiled(None if errors else plan, errors, warnings)
+
+
+def _listed(problems: list[Problem]) -> tuple[Problem, ...]:
+    """The problems, the last of very many replaced by their number."""
+    if len(problems) <= PROBLEMS_MAX:
+        return tuple(problems)
+    first = problems[PROBLEMS_MAX - 1]
+    more = len(problems) - PROBLEMS_MAX + 1
+    note = replace(first, message=f"{more} more problems are not listed", hint=None)
+    return (*problems[: PROBLEMS_MAX - 1], note)
 
 
 def _distinct(problems: list[Problem]) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from schemas.workflow.expressions.values import Value, equal, to_string
 LEGS_MAX = 256
 # Combinations before `exclude`: enough for every sensible matrix, and a bound on the work.
 COMBINATIONS_MAX = 16_384
+COMPARISONS_MAX = 1_000_000
 NAME_CHARACTERS_MAX = 100
 
 Leg: TypeAlias = dict[str, Value]
@@ -33,8 +34,14 @@ def expand_matrix(matrix: Value) -> tuple[Leg, ...]:
         for name, values in matrix.items()
         if name not in ("include", "exclude")
     }
-    if prod(len(values) for values in vectors.values()) > COMBINATIONS_MAX:
+    combinations = prod(len(values) for values in vectors.values())
+    if combinations > COMBINATIONS_MAX:
         raise MatrixError(f"the matrix has more than {COMBINATIONS_MAX} combinations")
+    if combinations * (len(include) + len(exclude)) > COMPARISONS_MAX:
+        raise MatrixError(
+            f"the matrix has {combinations} combinations with {len(include)} include and "
+            f"{len(exclude)} exclude entries, more than can be compared"
+        )
     legs = [leg for leg in _combinations(vectors) if not _excluded(leg, exclude)]
     legs = _included(legs, include, vectors)
     if not legs:

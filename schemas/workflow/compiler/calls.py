@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from schemas.workflow.compiler.check import guess
 from schemas.workflow.compiler.shared import PERMISSION_LEVELS
 from schemas.workflow.compiler.unit import Unit, compile_unit
 from schemas.workflow.errors import Problem
@@ -205,7 +204,7 @@ def _check_names(
             unit.check.report(
                 places[name.lower()][0] if name.lower() in places else place,
                 f"Invalid {what}, {name} is not defined in the referenced workflow",
-                hint=guess(name, by_name.values())
+                hint=unit.check.guess(name, by_name.values())
                 or (f"it declares: {', '.join(declared)}" if declared else "it declares none"),
                 rule="calls",
             )

@@ -30,6 +30,10 @@ from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode,
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 IDENTIFIER_CHARACTERS_MAX = 100
 INSERT_KEY = "${{ insert }}"
+GUESSED_AMONG_MAX = 500
+GUESSES_MAX = 50
+# More are never listed, and to find the place of each takes a search.
+PROBLEMS_SOUGHT_MAX = 1000
 
 Field = tuple[ScalarNode, Node]
 
@@ -122,9 +126,13 @@ class Check:
         self.report(
             node,
             f"'{name}' is not a key of {what}; expected one of: {', '.join(sorted(allowed))}",
-            hint=guess(name, allowed),
+            hint=self.guess(name, allowed),
             rule="unknown-key",
         )
+
+    def guess(self, name: str, allowed: Collection[str]) -> str | None:
+        """A suggestion, as long as few problems are known: the later ones are not read anyway."""
+        return guess(name, allowed) if len(self.problems) < GUESSES_MAX else None
 
     # Scalars
 
@@ -330,6 +338,8 @@ class Check:
         self, node: ScalarNode, text: str, parts: tuple[Part, ...], row: Availability
     ) -> None:
         """Reports contexts and functions that do not exist where the template stands."""
+        if len(self.problems) > PROBLEMS_SOUGHT_MAX:
+            return
         for part in parts:
             expression = part.expression
             if expression.references:
@@ -404,7 +414,9 @@ def shape(node: Node) -> str:
 
 
 def guess(name: str, allowed: Collection[str]) -> str | None:
-    """A suggestion for a misspelt word."""
+    """A suggestion for a misspelt word; none among very many, where the search is slow."""
+    if len(allowed) > GUESSED_AMONG_MAX or len(name) > IDENTIFIER_CHARACTERS_MAX:
+        return None
     near = get_close_matches(name, allowed, n=1) or get_close_matches(name.lower(), allowed, n=1)
     return f"did you mean '{near[0]}'?" if near else None
 

@@ -19,6 +19,9 @@ from schemas.workflow.plan import RetryPlan
 from schemas.workflow.reader import plain
 
 EXTENSION_KEYS = frozenset({"retry", "queue-timeout-minutes", "priority", "pool"})
+_VARIABLES = tuple(
+    (key, "TAILRACE_" + key.upper().replace("-", "_")) for key in sorted(EXTENSION_KEYS)
+)
 RETRIES_MAX = 10
 BACKOFF_SECONDS_MAX = 3600
 PRIORITY_MAX = 1000
@@ -40,8 +43,7 @@ class Extensions:
 def read_extensions(check: Check, found: Mapping[str, Field], env: dict[str, Value]) -> Extensions:
     """The extensions from the job's keys and from its `env`."""
     result = Extensions()
-    for key in sorted(EXTENSION_KEYS):
-        variable = "TAILRACE_" + key.upper().replace("-", "_")
+    for key, variable in _VARIABLES:
         if key in found:
             value, place = plain(found[key][1]), found[key][1]
         elif variable in env and "env" in found:

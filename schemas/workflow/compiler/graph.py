@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from schemas.workflow.compiler.check import Check, guess
+from schemas.workflow.compiler.check import Check
 from schemas.workflow.plan import JobPlan
 from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode
+
+PATHS_SHOWN_MAX = 20
 
 
 def resolve_needs(
@@ -34,7 +36,7 @@ def resolve_needs(
                 check.report(
                     place,
                     f"Job '{job.id}' depends on unknown job '{need}'",
-                    hint=guess(need, canonical.values()),
+                    hint=check.guess(need, canonical.values()),
                     rule="needs",
                 )
         resolved.append(job if tuple(needs) == job.needs else replace(job, needs=tuple(needs)))
@@ -56,8 +58,10 @@ def _places(node: MappingNode, count: int) -> list[Node]:
 
 
 def _report_cycles(check: Check, jobs: list[JobPlan], nodes: Mapping[str, MappingNode]) -> None:
-    """Reports every need that leads back to its own job."""
-    component = _components({job.id: job.needs for job in jobs})
+    """Reports needs that lead back to their own job; the first ones, for each needs a search."""
+    needs_of = {job.id: job.needs for job in jobs}
+    component = _components(needs_of)
+    shown = 0
     for job in jobs:
         for need in job.needs:
             if component[need] != component[job.id]:
@@ -70,7 +74,10 @@ def _report_cycles(check: Check, jobs: list[JobPlan], nodes: Mapping[str, Mappin
                 ),
                 nodes[job.id],
             )
-            path = " -> ".join(_path(jobs, need, job.id, component))
+            shown += 1
+            if shown > PATHS_SHOWN_MAX:
+                return
+            path = " -> ".join(_path(needs_of, need, job.id, component))
             check.report(
                 place,
                 f"Job '{job.id}' depends on job '{need}' which creates a cycle in the dependency "
@@ -79,9 +86,10 @@ def _report_cycles(check: Check, jobs: list[JobPlan], nodes: Mapping[str, Mappin
             )
 
 
-def _path(jobs: list[JobPlan], start: str, end: str, component: Mapping[str, int]) -> list[str]:
+def _path(
+    needs: Mapping[str, tuple[str, ...]], start: str, end: str, component: Mapping[str, int]
+) -> list[str]:
     """A shortest way from one job of a cycle to another along the needs."""
-    needs = {job.id: job.needs for job in jobs}
     before: dict[str, str | None] = {start: None}
     queue = [start]
     for current in queue:

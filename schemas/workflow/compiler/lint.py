@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from schemas.workflow.compiler.check import Check, Reading, guess
+from schemas.workflow.compiler.check import Check, Reading
 from schemas.workflow.expressions.template import OPEN
 from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import JobPlan, Triggers
@@ -49,7 +49,7 @@ def lint_job(
             check.warn(
                 check.place(reading.node, reading.text, reading.part.offset + reference.offset),
                 _missing(reference.context, reference.property),
-                hint=guess(reference.property.lower(), names) or "",
+                hint=check.guess(reference.property.lower(), names) or "",
                 rule="unknown-name",
             )
     _variables(check, node.get("env"))
@@ -124,7 +124,7 @@ def _excluded_item(check: Check, matrix: Mapping[str, Value], item: MappingNode)
             check.warn(
                 key,
                 f"'{key.text}' is not in the matrix, so this entry excludes nothing",
-                hint=guess(key.text, names) or "",
+                hint=check.guess(key.text, names) or "",
                 rule="matrix",
             )
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from schemas.workflow.compiler.check import Check, Field, guess
+from schemas.workflow.compiler.check import Check, Field
 from schemas.workflow.cron import INTERVAL_MINUTES_MIN, CronError, parse_cron, zone
 from schemas.workflow.events import EVENTS, EventRule
 from schemas.workflow.expressions.template import OPEN
@@ -61,7 +61,7 @@ class _Reader:
         if name in EVENTS:
             return True
         self.check.report(
-            node, f"'{name}' is not an event", hint=guess(name, EVENTS), rule="events"
+            node, f"'{name}' is not an event", hint=self.check.guess(name, EVENTS), rule="events"
         )
         return False
 
@@ -134,7 +134,7 @@ class _Reader:
                     item,
                     f"'{name}' is not an activity type of {rule.event}; expected one of: "
                     f"{', '.join(sorted(rule.types))}",
-                    hint=guess(name, rule.types),
+                    hint=self.check.guess(name, rule.types),
                     rule="events",
                 )
             names.append(name)
@@ -293,7 +293,7 @@ class _Reader:
         self.check.report(
             node,
             f"'{name}' is not an input type; expected one of: {', '.join(types)}",
-            hint=guess(name, types),
+            hint=self.check.guess(name, types),
         )
         return "string"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from schemas.workflow.compiler.check import Check, guess
+from schemas.workflow.compiler.check import Check
 from schemas.workflow.compiler.step_section import read_shell
 from schemas.workflow.plan import ConcurrencyPlan, DefaultsPlan, Permissions
 from schemas.workflow.reader import MappingNode, Node, ScalarNode
@@ -41,7 +41,7 @@ def read_permissions(check: Check, node: Node) -> Permissions:
             check.report(
                 node,
                 f"'{text}' is no permission; expected read-all, write-all or a mapping",
-                hint=guess(text, _SHORT),
+                hint=check.guess(text, _SHORT),
                 rule="permissions",
             )
         return text
@@ -56,7 +56,7 @@ def read_permissions(check: Check, node: Node) -> Permissions:
                 value,
                 f"'{level}' is no level of '{scope}'; expected one of: "
                 f"{', '.join(PERMISSION_LEVELS[scope])}",
-                hint=guess(level, PERMISSION_LEVELS[scope]),
+                hint=check.guess(level, PERMISSION_LEVELS[scope]),
                 rule="permissions",
             )
         levels[scope] = level

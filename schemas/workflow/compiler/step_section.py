@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from schemas.workflow.compiler.check import Check, Field
 from schemas.workflow.expressions.template import OPEN
@@ -27,12 +28,12 @@ def read_steps(check: Check, node: Node) -> tuple[StepPlan, ...]:
         return ()
     ids: dict[str, int] = {}
     found = [_read_step(check, item, ids) for item in node.items]
-    taken = set(ids)
+    made = _Ids(ids)
     steps: list[StepPlan] = []
     for item, (step_id, fields) in zip(node.items, found, strict=True):
         if fields is not None:
             check.step = len(steps)
-            steps.append(_plan(check, item, step_id, fields, taken))
+            steps.append(_plan(check, item, step_id, fields, made))
     check.step = None
     return tuple(steps)
 
@@ -76,9 +77,7 @@ def _read_step(
     return step_id, fields
 
 
-def _plan(
-    check: Check, node: Node, step_id: str, fields: dict[str, Field], taken: set[str]
-) -> StepPlan:
+def _plan(check: Check, node: Node, step_id: str, fields: dict[str, Field], made: _Ids) -> StepPlan:
     get = fields.get
     run = uses = name = shell = directory = condition = None
     if entry := get("run"):
@@ -94,7 +93,7 @@ def _plan(
     if entry := get("if"):
         condition = check.condition(entry[1], "if", key=_ROW + "if")
     return StepPlan(
-        id=step_id or _generated_id(uses, taken),
+        id=step_id or made.make(uses),
         name=name,
         condition=condition,
         run=run,
@@ -161,16 +160,33 @@ def _uses(check: Check, node: Node) -> str:
     return uses
 
 
-def _generated_id(uses: str | None, taken: set[str]) -> str:
-    """An id for a step without one, by GitHub's rule: `__run`, `__owner_repository`, `__run_2`."""
-    base = f"__{_kind(uses)}"[:_ID_CHARACTERS_MAX]
-    candidate, number = base, 1
-    while candidate.lower() in taken:
-        number += 1
-        suffix = f"_{number}"
-        candidate = base[: _ID_CHARACTERS_MAX - len(suffix)] + suffix
-    taken.add(candidate.lower())
-    return candidate
+class _Ids:
+    """The ids of a job's steps: those written, and those made by GitHub's rule for the others.
+
+    A step without an id is `__run`, `__owner_repository` and so on; the second one `__run_2`.
+    """
+
+    def __init__(self, written: Iterable[str]) -> None:
+        self._taken = set(written)
+        self._last_number: dict[str, int] = {}
+
+    def make(self, uses: str | None) -> str:
+        """A new id for a step that uses this action, or runs a script."""
+        base = f"__{_kind(uses)}"[:_ID_CHARACTERS_MAX]
+        # Counting on from the last one of this kind keeps thousands of steps linear.
+        number = self._last_number.get(base, 0) + 1
+        candidate = base if number == 1 else _numbered(base, number)
+        while candidate.lower() in self._taken:
+            number += 1
+            candidate = _numbered(base, number)
+        self._last_number[base] = number
+        self._taken.add(candidate.lower())
+        return candidate
+
+
+def _numbered(base: str, number: int) -> str:
+    suffix = f"_{number}"
+    return base[: _ID_CHARACTERS_MAX - len(suffix)] + suffix
 
 
 def _kind(uses: str | None) -> str:

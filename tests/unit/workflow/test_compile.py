@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from schemas.workflow.compile import Compiled, compile_workflow
+from schemas.workflow.compile import PROBLEMS_MAX, Compiled, compile_workflow
 from schemas.workflow.plan import (
     ConcurrencyPlan,
     DefaultsPlan,
@@ -314,6 +314,22 @@ def test_a_cycle_is_shown_as_a_path() -> None:
         "6:27: Job 'd' depends on job 'd' which creates a cycle in the dependency graph (d -> d)",
     ]
     assert any("at least one job with no dependencies" in message for message in found)
+
+
+def test_very_many_problems_are_cut_short() -> None:
+    """A hostile file cannot make a huge rejection, nor keep the compiler busy."""
+    ring = "".join(f" j{i}: {{runs-on: x, needs: [j{(i + 1) % 9000}]}}\n" for i in range(9000))
+    wrong = "".join(f" j{i}: {{runs-on: x, stps: 1}}\n" for i in range(5000))
+    unknown = "".join(f" j{i}: {{runs-on: x, needs: [z{i}]}}\n" for i in range(5000))
+    steps = "".join("  - {run: a}\n" for _ in range(20_000))
+
+    assert len(problems("on: push\njobs:\n" + ring)) < PROBLEMS_MAX
+    assert len(problems("on: push\njobs:\n" + unknown)) == PROBLEMS_MAX
+    found = problems("on: push\njobs:\n" + wrong)
+    assert len(found) == PROBLEMS_MAX
+    assert found[-1].endswith("4801 more problems are not listed")
+    made = plan_of("on: push\njobs:\n a:\n  runs-on: x\n  steps:\n" + steps).jobs[0].steps
+    assert made[-1].id == "__run_20000"
 
 
 @pytest.mark.parametrize(

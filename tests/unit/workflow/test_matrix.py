@@ -62,6 +62,10 @@ def test_a_matrix_has_these_legs(matrix: Value, legs: list[Leg]) -> None:
         ({"a": [1], "include": [1]}, "'include' of the matrix must be a list of objects"),
         ({"a": list(range(LEGS_MAX + 1))}, "257 legs"),
         ({name: list(range(100)) for name in "abcdefgh"}, "combinations"),
+        (
+            {"a": list(range(120)), "b": list(range(120)), "exclude": [{"a": 1}] * 100},
+            "more than can be compared",
+        ),
     ],
 )
 def test_a_bad_matrix_says_why(matrix: Value, message: str) -> None:
