@@ -19,7 +19,7 @@ from infra.log import LogError
 from infra.metrics import Meters
 from infra.settings import Settings
 from infra.telemetry import configure_logging
-from runner.environment import MARKER, RunnerFacts, inherited
+from runner.environment import RunnerFacts, inherited
 from runner.executors.host import ISOLATION_PROCESS, ISOLATION_USER
 from runner.identity import RunnerRunsError, runner_name
 from runner.service import FatalError, Runner, RunnerConfig
@@ -51,7 +51,7 @@ def config_of(settings: Settings) -> RunnerConfig:
         job_user=settings.job_user,
         gateway_url=settings.gateway_url,
         gateway_token=lambda: token.read().decode(),
-        environment={**environment, MARKER: name},
+        environment=environment,
         facts=RunnerFacts(name=name, arch=_ARCHITECTURES.get(platform.machine(), "X64")),
         hostname=socket.gethostname(),
         version=metadata.version("tailrace"),

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import logging
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from runner.logs import Batch, LogPacker
 from runner.masking import Masker
 from runner.pump import AbandonedError, Ladder, Pump
 from runner.reports import JobReport, Reports, StepReport
-from runner.step_runner import StepRunner
+from runner.step_runner import StepRunner, step_name
 from runner.steps import (
     Ended,
     Interruption,
@@ -42,6 +43,7 @@ from schemas.workflow.errors import ExpressionError, LanguageError
 from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import JobPlan
 from schemas.workflow.plan_json import job_from_json
+from schemas.workflow.secrets import TOKEN_SECRET
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ TIMEOUT_GRACE_MS = 10_000
 SUMMARY_CHARACTERS_MAX = 1 << 20
 _MESSAGE_CHARACTERS_MAX = 2_000
 _ACK_TURN_S = 0.5
+#: `github.token` within an expression; asking for it when it is not used does no harm.
+_TOKEN_USE = re.compile(r"\$\{\{[^}]*\bgithub\s*(\.\s*token\b|\[)", re.IGNORECASE)
 _STRATEGY: dict[str, Value] = {
     "fail-fast": True, "job-index": 0.0, "job-total": 1.0, "max-parallel": 1.0,
 }  # fmt: skip
@@ -230,7 +234,7 @@ class Attempt:
         ended_ms = clock.now_ms()
         report = StepReport(
             number=step.number,
-            name=self._masker.mask_text(step.name),
+            name=step_name(step.name, self._masker),
             outcome=end.outcome,
             conclusion=conclusion,
             exit_code=end.exit_code,
@@ -253,7 +257,7 @@ class Attempt:
             self._packer.say(now_ms, step.number, f"##[error]{step.message}")
         report = StepReport(
             number=step.number,
-            name=self._masker.mask_text(step.name),
+            name=step_name(step.name, self._masker),
             outcome=step.outcome,
             conclusion=step.conclusion,
             started_at=now_ms,
@@ -288,7 +292,7 @@ class Attempt:
         secrets = self._secrets()
         payload = self._event(given)
         folders.write(Path(places.event_path), payload)
-        token = secrets.get("GITHUB_TOKEN", "")
+        token = secrets.get(TOKEN_SECRET, "")
         github = github_context(
             given.get("github") or {}, job_id=plan.local_id, places=places, token=token
         )
@@ -307,12 +311,16 @@ class Attempt:
     def _secrets(self) -> dict[str, str]:
         """Fetch the secrets that the job mentions, and mask them before anything can print one."""
         assignment = self.assignment
-        if not assignment.secrets or not assignment.secrets_allowed:
+        names = dict.fromkeys(assignment.secrets)
+        if _TOKEN_USE.search(assignment.job_json) or _TOKEN_USE.search(assignment.contexts_json):
+            names[TOKEN_SECRET] = None
+        if not names or not assignment.secrets_allowed:
             return {}
-        released = self._tools.gateway.secrets(assignment, assignment.secrets)
+        released = self._tools.gateway.secrets(assignment, names)
         self._masker.add(*released.secrets.values())
         for name, why in sorted(released.refused.items()):
-            self._say(f"##[warning]Secret {name} is not available: {why}")
+            if name != TOKEN_SECRET:  # a repository without a forge has none, and needs none
+                self._say(f"##[warning]Secret {name} is not available: {why}")
         return released.secrets
 
     def _event(self, given: dict[str, Any]) -> bytes:

@@ -173,9 +173,7 @@ class Guard:
                 fds, self._fds = self._fds[:count], self._fds[count:]
                 self._spawn(spec, fds)
             case "signal":
-                if self._group:
-                    with contextlib.suppress(OSError):
-                        os.killpg(self._group, message[1])
+                self._signal(message[1])
             case "sweep":
                 self._send(("swept", self._sweep()))
             case _:
@@ -221,9 +219,7 @@ class Guard:
         killed: dict[int, str] = {}
         give_up_s = time.monotonic() + SWEEP_S_MAX
         while self._reap() and time.monotonic() < give_up_s:
-            if self._group:
-                with contextlib.suppress(OSError):
-                    os.killpg(self._group, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
             for pid in children():
                 if pid not in self._steps and pid not in killed:
                     killed[pid] = _name_of(pid)
@@ -233,8 +229,13 @@ class Guard:
             select.select([self._woken], [], [], 0.02)
             with contextlib.suppress(BlockingIOError):
                 self._woken.recv(4096)
-        self._group = 0
         return list(killed.items())
+
+    def _signal(self, number: int) -> None:
+        """Signal the group of the step that runs: once it is buried its number may be another's."""
+        if self._group in self._steps:
+            with contextlib.suppress(OSError):
+                os.killpg(self._group, number)
 
     def _send(self, message: tuple[object, ...]) -> None:
         with contextlib.suppress(OSError):

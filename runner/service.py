@@ -21,7 +21,7 @@ from infra.log import Append, LogError, LogReader, LogWriter
 from infra.metrics import SLOTS_BUSY, Meters
 from runner import lane
 from runner.attempt import Attempt
-from runner.environment import RunnerFacts
+from runner.environment import MARKER, RunnerFacts
 from runner.folders import Cleaner, Seat, memory_folder, remove, work_folder
 from runner.gateway_client import GatewayClient
 from runner.guards import Guard, GuardLostError, Nursery
@@ -42,8 +42,7 @@ logger = logging.getLogger(__name__)
 
 READ_MS = 200
 READ_RECORDS_MAX = 500
-STOP_S = 4.0
-_RETRY_S = 1.0
+STOP_MS = 3_500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +179,7 @@ class Boot:
         )
         environment = {
             **config.environment,
+            MARKER: identity.runner_id,
             "PATH": reachable_path(config.environment["PATH"], seats[0].user),
         }
         self._tools = Tools(
@@ -274,9 +274,10 @@ class Boot:
             attempt.stop("infra.runner_stopped", report=False)
         for _ in self._slots:
             self._queue.put(None)
+        deadline_ms = self._clock.steady_ms() + STOP_MS
         for slot in self._slots:
             if slot.ident is not None:
-                slot.join(STOP_S)
+                slot.join(max(0.0, (deadline_ms - self._clock.steady_ms()) / 1000))
         self._heart.stop(goodbye=stopping.is_set() and self._welcomed)
         self._spool.wait_empty(500)
         self._spool.close()

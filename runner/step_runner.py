@@ -14,6 +14,7 @@ from runner.environment import default_variables, file_variables, step_variables
 from runner.executors import Command, Workplace
 from runner.gateway_client import Clone, GatewayError
 from runner.logs import LogPacker
+from runner.masking import Masker
 from runner.pump import Ending
 from runner.reports import Reports
 from runner.shells import ShellError, script_for
@@ -24,6 +25,7 @@ from schemas.lanes import Assignment
 from schemas.workflow.expressions.values import Value
 
 _SIGNAL_BASE = 128
+_NAME_CHARACTERS_MAX = 1_000
 _MINUTE_MS = 60_000
 
 
@@ -218,12 +220,17 @@ class StepRunner:
 
     def _report_start(self, step: Ready) -> None:
         now_ms = self._tools.clock.now_ms()
-        name = self._packer.masker.mask_text(step.name)
+        name = step_name(step.name, self._packer.masker)
         record = self._reports.step_started(now_ms, number=step.number, name=name)
         self._tools.spool.append(record)
 
     def _say(self, step: Ready, text: str) -> None:
         self._packer.say(self._tools.clock.now_ms(), step.number, text)
+
+
+def step_name(name: str, masker: Masker) -> str:
+    """Return a step's name as reports carry it: masked, then cut to size."""
+    return masker.mask_text(name)[:_NAME_CHARACTERS_MAX]
 
 
 def _which(program: str, path: str) -> bool:

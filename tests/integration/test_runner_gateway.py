@@ -118,8 +118,12 @@ def site(driver: LaneDriver, open_home: Path, postgres_url: str) -> Iterator[Sit
 
 def answers(url: str) -> bool:
     """Say whether a URL gives 200."""
-    with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
-        return bool(answer.status == 200)
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
 
 
 def git(folder: Path, *argv: str) -> str:
