@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from infra.clock import ManualClock
-from infra.log import Append
+from infra.log import Append, MemoryLog, MemoryWriter
 from runner.heartbeat import CUT_OFF_MS, PERIOD_MS, Heart
 from tests.support.eventually import eventually
 
 Ack = Callable[[Exception | None], None]
 
 
-class HeldWriter:
+class HeldWriter(MemoryWriter):
     """A log that acknowledges when the test says so."""
 
     def __init__(self) -> None:
         """Hold everything."""
+        super().__init__(MemoryLog())
         self.held: list[Ack] = []
         self.sent = 0
 
@@ -26,13 +27,6 @@ class HeldWriter:
         """Hold a record."""
         self.sent += 1
         self.held.append(on_ack)
-
-    def append_all(self, records: Sequence[Append], *, timeout_ms: int) -> None:
-        """Nobody asks for it."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 @pytest.fixture
