@@ -66,7 +66,6 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("jobs.<job_id>.steps.if", _STEP.replace(" secrets", ""), f"status {_HASH}"),
     ("jobs.<job_id>.steps.name", _STEP, _HASH),
     ("jobs.<job_id>.steps.run", _STEP, _HASH),
-    ("jobs.<job_id>.steps.shell", _STEP, _HASH),
     ("jobs.<job_id>.steps.timeout-minutes", _STEP, _HASH),
     ("jobs.<job_id>.steps.with", _STEP, _HASH),
     ("jobs.<job_id>.steps.working-directory", _STEP, _HASH),
