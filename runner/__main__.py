@@ -67,8 +67,13 @@ def main() -> int:
     bootstrap = settings.kafka_bootstrap
 
     def make_writer() -> KafkaWriter:
-        # never given up by itself: order and patience are the spool's promise
-        writer = KafkaWriter(bootstrap, config.name, **{"message.timeout.ms": 0})
+        overrides = {
+            # never given up by itself: order and patience are the spool's promise
+            "message.timeout.ms": 0,
+            # blocks of lines are compressed already, and single events gain nothing
+            "compression.type": "none",
+        }
+        writer = KafkaWriter(bootstrap, config.name, **overrides)
         try:
             writer.warm()
         except LogError as error:
