@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from infra.auth import TOKEN_FILE, TokenFile
@@ -52,6 +53,9 @@ def main() -> int:
         )
     )
     server = Server(app, host=settings.public_host, port=settings.public_port)
+    # uvicorn raises the signal again once it has stopped; ending on request is no failure
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     server.run()
     return 0 if server.started else 1
 

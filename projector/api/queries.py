@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import msgspec
 import psycopg
+from psycopg import errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from infra.postgres import named_queries
@@ -62,6 +63,13 @@ class Queries:
                 # cast: from our own file; filters are our own texts with %(name)s in them
                 cursor = await connection.execute(cast("Any", query), values, prepare=True)
                 row = await cursor.fetchone()
+        except (errors.UndefinedTable, errors.UndefinedColumn) as error:
+            raise ProblemError(
+                503,
+                "The read models are not there yet: `python -m projector` makes them when it "
+                "starts. The request can be repeated.",
+                code="not-migrated",
+            ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             raise ProblemError(
                 503,

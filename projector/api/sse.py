@@ -10,6 +10,11 @@ from typing import Any
 
 from starlette.responses import Response
 
+from infra.log import LogError
+from projector.api.problems import ProblemError
+from projector.segments import SegmentError
+from schemas.loglines import LogLinesError
+
 logger = logging.getLogger(__name__)
 
 _HEADERS = [
@@ -53,8 +58,12 @@ class EventStream(Response):
     async def _send(self, send: Any) -> None:
         # the first bytes tell a client, and every proxy on the way, that the stream is open
         await send({"type": "http.response.body", "body": b": open\n\n", "more_body": True})
-        async for event in self._events:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+        try:
+            async for event in self._events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        except (ProblemError, LogLinesError, SegmentError, LogError) as error:
+            # the client comes back with the id of its last event and goes on from there
+            logger.warning("a stream ends early: %s", error)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -111,8 +111,8 @@ async def test_every_page_fits_a_phone_in_both_themes(
         problems=(e.PlanProblem(path="x" * 90, line=1, column=2, message="y" * 200),),
     )  # fmt: skip
     await _tell(side, history)
-    paths = ["/", f"/runs/{run_id}", f"/runs/{run_id}/events", f"/runs/{waiting}",
-             "/runs/20260131-bad", "/runners", "/repositories", "/deliveries", "/login"]  # fmt: skip
+    runs = (f"/runs/{run_id}", f"/runs/{run_id}/events", f"/runs/{waiting}", "/runs/20260131-bad")
+    paths = ["/", *runs, "/runners", "/repositories", "/deliveries", "/login"]
     async with browser(tmp_path / "profile") as page:
         await page.open(f"{url}/login?token={TOKEN}")
         await page.until("location.pathname === '/'")

@@ -238,7 +238,7 @@ def test_the_door_checks_token_host_and_origin(
     quiet: System, headers: dict[str, str], status: int
 ) -> None:
     """Only the own name, the own origin and the token get in; no answer allows other origins."""
-    found, answered, _ = quiet.client.ask("/api/v1/runs", **headers)
+    found, answered, _ = quiet.client.ask("/api/v1/runs", "GET", None, **headers)
 
     assert found == status
     assert "access-control-allow-origin" not in answered
@@ -503,6 +503,49 @@ def test_webhooks_and_commands_are_forwarded(kafka: str, database_url: str, tmp_
         assert client.ask("/api/v1/runs/none/cancel", "POST", b"{}")[0] == 404
         assert client.ask("/webhooks/x/y", "POST", bytes(26 * 1024 * 1024))[0] == 413
         assert len(seen) == 2
+
+
+def test_archiving_again_after_a_crash_gives_the_same_archive(
+    kafka: str, database_url: str, tmp_path: Path
+) -> None:
+    """Killed before the position moved: the same bytes, and the same event twice."""
+    with read_side(kafka, database_url, tmp_path) as side:
+        history = History().configured()
+        run_id = history.whole_run()
+        side.append(history.events)
+        log = LogStream(f"{run_id}.build")
+        batches = [log.batch([f"{n} {i}" for i in range(50)]) for n in range(40)]
+        side.append_logs([*batches, log.batch([], last=True)])
+        archivers = [side.archiver(f"a{n}") for n in range(2)]
+        for archiver in archivers:
+            # the first one is gone without a word after it announced; its lease runs out
+            with side.connect() as database:
+                database.execute("DELETE FROM archive_lease")
+            archiver._connection = side.connect()  # noqa: SLF001 - turned by hand, not run
+            assert archiver.try_to_lead()
+            eventually(lambda a=archiver: a.turn() == 0 and _announced(side) > 0, what="archive")  # type: ignore[misc]
+            archiver._step_down()  # noqa: SLF001
+        with running(side.projector()):
+            side.await_folded()
+
+        assert len(list(side.objects.list("logs/"))) == 1
+        with side.connect() as database:
+            events = database.execute(
+                "SELECT DISTINCT event_id, data::text FROM event WHERE kind = 'LogArchived'"
+            ).fetchall()
+        assert len(events) == 1
+
+
+def _announced(side: ReadSide) -> int:
+    from infra.kafka import KafkaReader
+
+    reader = KafkaReader(side.bootstrap, f"{side.prefix}-announced")
+    try:
+        reader.assign({(side.events_topic, 0): 0})
+        found = reader.read(timeout_ms=2_000, records_max=1_000)
+        return sum(record.header("ce_type") == b"tailrace.LogArchived" for record in found)
+    finally:
+        reader.close()
 
 
 def test_an_ingest_that_is_away_is_a_503_that_says_try_again(quiet: System) -> None:

@@ -38,10 +38,10 @@ def _history(runs: int) -> History:
     return history
 
 
-def _fold_again(side: ReadSide, **options: int) -> dict[str, tuple[int, str]]:
+def _fold_again(side: ReadSide, batch_records_max: int = 2_000) -> dict[str, tuple[int, str]]:
     with side.connect() as database:
         store.unfold(database)
-    with running(side.projector(**options)):
+    with running(side.projector(batch_records_max=batch_records_max)):
         side.await_folded()
     return side.checksum()
 

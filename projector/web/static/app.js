@@ -77,16 +77,23 @@
   const stream = document.body.dataset.stream;
   if (stream) {
     const shown = document.querySelector("[data-live-state]");
-    const source = new EventSource(stream);
     const state = (name, text) => {
       if (!shown) return;
       shown.hidden = false;
       shown.dataset.state = name;
       shown.lastElementChild.textContent = text;
     };
-    source.onopen = () => { state("live", "Live"); reload(); };
-    source.onerror = () => state("away", "Reconnecting…");
-    source.addEventListener("run", reload);
+    const watch = () => {
+      const source = new EventSource(stream);
+      source.onopen = () => { state("live", "Live"); reload(); };
+      source.onerror = () => {
+        state("away", "Reconnecting…");
+        // a refusal (the database is away) is final for EventSource, not for us
+        if (source.readyState === EventSource.CLOSED) setTimeout(watch, 2000);
+      };
+      source.addEventListener("run", reload);
+    };
+    watch();
   }
   for (const form of document.querySelectorAll("[data-submit-on-change]")) {
     form.addEventListener("change", () => form.submit());

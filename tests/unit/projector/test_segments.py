@@ -42,7 +42,7 @@ def _lines(found: list[Segment]) -> list[str]:
     return texts
 
 
-_TEXT = st.text(st.characters(exclude_characters="\n", exclude_categories=("Cs",)), max_size=40)
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=40)
 _BATCHES = st.lists(st.lists(_TEXT, min_size=1, max_size=8), max_size=12)
 
 
