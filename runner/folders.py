@@ -177,9 +177,13 @@ class Seat:
         return is_plain and found.st_uid == uid and not attributes
 
     def close(self) -> None:
-        """Leave nothing in memory."""
+        """Leave nothing behind."""
         if self._memory is not None:
             remove(self._memory.parent)
+        if self._spare is not None:
+            remove(self._spare.root)
+        with contextlib.suppress(OSError):
+            self._work.rmdir()  # by the last seat, once it is empty
 
 
 def memory_folder(name: str) -> Path | None:

@@ -112,9 +112,9 @@ class Runner:
                 self._boot.run(self._stopping)
         finally:
             nursery.close()
+            cleaner.close()
             for seat in seats:
                 seat.close()
-            cleaner.close()
             users.close()
             self._store.close()
 
