@@ -30,6 +30,8 @@ from ingest.routes import Webhooks
 
 logger = logging.getLogger(__name__)
 
+BUSY_LINGER_MS = 2
+
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT."""
@@ -37,9 +39,12 @@ def main() -> int:
     configure_logging(settings, "ingest")
     clock, meters = SystemClock(), Meters()
     vault = Vault(settings.database_url, settings.secrets_dir)
-    writer = KafkaWriter(settings.kafka_bootstrap, settings.instance or "ingest")
-    writer.warm()
-    log = EventLog(writer, cells=settings.cells)
+    name = settings.instance or "ingest"
+    writer = KafkaWriter(settings.kafka_bootstrap, name)
+    batching = KafkaWriter(settings.kafka_bootstrap, f"{name}-batching", linger_ms=BUSY_LINGER_MS)
+    for each in (writer, batching):
+        each.warm()
+    log = EventLog(writer, cells=settings.cells, batching_writer=batching)
     keys = WebhookKeys(vault, clock)
     mirrors = Mirrors(settings.home, meters, clock)
     token = TokenFile(settings.secrets_dir / TOKEN_FILE)
@@ -89,10 +94,11 @@ def main() -> int:
     server.run()
     mirrors.close()
     vault.close()
-    try:
-        writer.close(3_000)
-    except AppendError as error:
-        logger.warning("some deliveries were not acknowledged: %s", error)
+    for each in (writer, batching):
+        try:
+            each.close(2_000)
+        except AppendError as error:
+            logger.warning("some deliveries were not acknowledged: %s", error)
     return 0
 
 

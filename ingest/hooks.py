@@ -25,9 +25,9 @@ _MARK = "# installed by tailrace"
 
 _SCRIPT = """#!/bin/sh
 {mark}: `tailrace repo rm {repository}` removes it
-here=$(dirname "$0")
+here=${{0%/*}}
 ours="$here/{folder}"
-updates=$(cat)
+updates=$(while IFS= read -r line; do printf '%s\\n' "$line"; done)
 code=0
 if [ -x "$here/{earlier}" ]; then
     printf '%s\\n' "$updates" | "$here/{earlier}" "$@" || code=$?

@@ -17,6 +17,8 @@ from schemas.topics import cell_of
 
 SOURCE = "tailrace/ingest"
 ACK_TIMEOUT_MS = 5_000
+#: Events in flight from which on batching pays.
+BUSY_EVENTS_MIN = 4
 
 
 class NotAcknowledgedError(Exception):
@@ -40,9 +42,17 @@ def to_append(event: Event, cells: int, source: str = SOURCE) -> Append:
 class EventLog:
     """Appends events and waits, without blocking the loop, until they are durable."""
 
-    def __init__(self, writer: LogWriter, *, cells: int) -> None:
-        """Write through `writer`; use it from one event loop."""
+    def __init__(
+        self, writer: LogWriter, *, cells: int, batching_writer: LogWriter | None = None
+    ) -> None:
+        """Write through `writer`; use it from one event loop.
+
+        `batching_writer` lingers for company: it takes over while many wait anyway, which
+        spares a request to the broker for each. Events that wait side by side have no order.
+        """
         self._writer = writer
+        self._batching_writer = batching_writer or writer
+        self._waiting = 0
         self._cells = cells
         self._lock = threading.Lock()
         self._acks: list[tuple[asyncio.Future[int], int, Exception | None]] = []
@@ -59,14 +69,17 @@ class EventLog:
             if first and not loop.is_closed():
                 loop.call_soon_threadsafe(self._settle)
 
+        writer = self._writer if self._waiting < BUSY_EVENTS_MIN else self._batching_writer
         try:
-            self._writer.append_at(to_append(event, self._cells), stored)
+            writer.append_at(to_append(event, self._cells), stored)
         except BufferError as error:
             raise NotAcknowledgedError("too many events wait for the broker") from error
         timer = loop.call_later(timeout_ms / 1000, _give_up, future, timeout_ms)
+        self._waiting += 1
         try:
             return await future
         finally:
+            self._waiting -= 1
             timer.cancel()
 
     def _settle(self) -> None:

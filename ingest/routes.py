@@ -63,14 +63,16 @@ class Webhooks:
         # an unknown repository is "verified" with a secret that nobody has
         self._nobody = WebhookKey(provider="", secret=os.urandom(32))
 
-    async def receive(self, request: Request) -> Response:
-        """Answer one webhook request."""
-        provider = request.path_params["provider"]
+    async def answer(self, request: Request, provider: str, repository: str) -> Response:
+        """Answer one webhook request for the repository of its path."""
         shown = provider if provider in _PROVIDERS else "unknown"
         try:
-            response = await self._answer(request, provider, request.path_params["repository"])
+            response = await self._answer(request, provider, repository)
         except Problem as problem:
             response = problem.response()
+        except Exception:
+            logger.exception("a webhook for %s failed", repository[:200])
+            response = Problem(500, "a fault of ours; see the log of ingest").response()
         self._meters.count(WEBHOOKS, shown, str(response.status_code))
         return response
 

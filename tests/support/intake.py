@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.requests import Request
 
 from infra.clock import Clock
 from infra.log import MemoryLog
@@ -56,8 +55,7 @@ class Intake:
         }
         self.log = log
         webhooks = Webhooks(FixedKeys(keys), EventLog(log.writer(), cells=1), store, clock, meters)
-        path = "/webhooks/{provider}/{repository:path}"
-        self._app = Starlette(routes=[Route(path, webhooks.receive, methods=["POST"])])
+        self._webhooks = webhooks
 
     def events(self) -> list[Event]:
         """Return everything in the log."""
@@ -85,7 +83,9 @@ class Intake:
             "query_string": b"", "headers": encoded, "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),
         }  # fmt: skip
-        await self._app(scope, receive, send)
+        provider, repository = path.removeprefix("/webhooks/").split("/", 1)
+        response = await self._webhooks.answer(Request(scope, receive), provider, repository)
+        await response(scope, receive, send)
         status: int = sent[0]["status"]
         answer: dict[str, Any] = json.loads(b"".join(m.get("body", b"") for m in sent[1:]) or b"{}")
         return status, answer
