@@ -10,6 +10,7 @@ import socket
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from infra.auth import RUNNER_TOKEN_FILE, TokenFile
 from infra.clock import SystemClock
@@ -67,7 +68,7 @@ def main() -> int:
     bootstrap = settings.kafka_bootstrap
 
     def make_writer() -> KafkaWriter:
-        overrides = {
+        overrides: dict[str, Any] = {
             # never given up by itself: order and patience are the spool's promise
             "message.timeout.ms": 0,
             # blocks of lines are compressed already, and single events gain nothing
