@@ -13,6 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
 import yaml
+from yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
 
 from schemas.workflow.errors import Problem, WorkflowError
 from schemas.workflow.expressions.values import Value, to_string
@@ -181,7 +189,7 @@ class _Reader:
     def _document(self, next_event: _NextEvent) -> Node | None:
         root: Node | None = None
         while (event := next_event()) is not None:
-            if type(event) is not yaml.DocumentStartEvent:
+            if type(event) is not DocumentStartEvent:
                 continue
             if root is not None:
                 mark = event.start_mark
@@ -197,22 +205,18 @@ class _Reader:
         """The node that starts with an event; reads on to its end."""
         self.count = count = self.count + 1
         kind = type(event)
-        mark = event.start_mark
         if (
-            kind is yaml.ScalarEvent
+            kind is ScalarEvent
             and event.tag is None
             and event.anchor is None
             and count <= NODES_MAX
         ):
-            # Written out here, for these are nearly all nodes of a file.
-            text: str = event.value
-            style = event.style or None
-            value = resolve(text) if style is None and text[:1] in _MAYBE_TYPED else text
-            return ScalarNode(value, text, mark.line + 1, mark.column + 1, style)
+            return _untagged(event)
+        mark = event.start_mark
         line, column = mark.line + 1, mark.column + 1
         if count > NODES_MAX:
             self._fail(line, column, f"more than {NODES_MAX} values, aliases counted in full")
-        if kind is yaml.AliasEvent:
+        if kind is AliasEvent:
             return self._alias(event.anchor, line, column)
         if depth > DEPTH_MAX:
             self._fail(line, column, f"nested deeper than {DEPTH_MAX} levels")
@@ -220,12 +224,12 @@ class _Reader:
         name = event.anchor
         if name is not None:
             self.anchors[name] = _Anchor(line, column)
-        if kind is yaml.ScalarEvent:
+        if kind is ScalarEvent:
             node: Node = self._scalar(event, line, column)
-        elif kind is yaml.SequenceStartEvent:
+        elif kind is SequenceStartEvent:
             self._check_collection_tag(event.tag, "seq", line, column)
             items: list[Node] = []
-            while type(event := next_event()) is not yaml.SequenceEndEvent:
+            while type(event := next_event()) is not SequenceEndEvent:
                 items.append(self._node(event, next_event, depth + 1))
             node = SequenceNode(items, line, column)
         else:
@@ -256,9 +260,29 @@ class _Reader:
         entries: list[tuple[ScalarNode, Node]] = []
         seen: dict[str, int] = {}
         node, depth = self._node, depth + 1
-        while type(event := next_event()) is not yaml.MappingEndEvent:
-            key = node(event, next_event, depth)
-            value = node(next_event(), next_event, depth)
+        while type(event := next_event()) is not MappingEndEvent:
+            # Nearly every key, and most values, are scalars without tag and anchor: no call then.
+            if (
+                type(event) is ScalarEvent
+                and event.tag is None
+                and event.anchor is None
+                and self.count < NODES_MAX
+            ):
+                self.count += 1
+                key: Node = _untagged(event)
+            else:
+                key = node(event, next_event, depth)
+            event = next_event()
+            if (
+                type(event) is ScalarEvent
+                and event.tag is None
+                and event.anchor is None
+                and self.count < NODES_MAX
+            ):
+                self.count += 1
+                value: Node = _untagged(event)
+            else:
+                value = node(event, next_event, depth)
             if type(key) is not ScalarNode:
                 self._problem(key.line, key.column, "a key must be a plain text")
                 continue
@@ -317,6 +341,20 @@ class _Reader:
         if not fits:
             self._problem(line, column, f"'{text}' is not of the type '!!{tag}'")
         return value
+
+
+def _untagged(event: _AnyEvent) -> ScalarNode:
+    """A scalar without tag and anchor, as nearly all nodes of a file are."""
+    text: str = event.value
+    style = event.style or None
+    mark = event.start_mark
+    return ScalarNode(
+        resolve(text) if style is None and text[:1] in _MAYBE_TYPED else text,
+        text,
+        mark.line + 1,
+        mark.column + 1,
+        style,
+    )
 
 
 def resolve(text: str) -> bool | int | float | str | None:

@@ -6,11 +6,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.bench import folding, idle, latency, logs, throughput
+from tests.bench import folding, idle, language, latency, logs, throughput
 from tests.bench.figures import Report
 from tests.support.stack import running
 
-PARTS = ("latency", "throughput", "logs", "folding", "idle")
+PARTS = ("language", "latency", "throughput", "logs", "folding", "idle")
+ALONE = {"language", "folding"}
 RESULT = Path("bench-results") / "latest.json"
 
 
@@ -29,7 +30,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tailrace-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        if set(parts) - {"folding"}:
+        if "language" in parts:
+            language.measure(report)
+        if set(parts) - ALONE:
             _with_stack(report, folder, parts, options)
         if "folding" in parts:
             folding.scheduler_loop(report, folder / "fold", runs=5_000)

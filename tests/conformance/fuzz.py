@@ -1,5 +1,6 @@
 """Mutates the shared cases: `python -m tests.conformance.fuzz DIR --inputs 200000`.
 
+`make fuzz N=200000 SEED=1` does the same; `--table` prints a row for this folder's README.
 No input may raise anything but the language's own errors, take more than 200 ms of CPU or make the
 process grow by more than 64 MiB. The seed makes a finding repeatable.
 """
@@ -8,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import random
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +31,7 @@ from schemas.workflow.plan_json import plan_from_json, plan_to_json
 from tests.conformance.cases import Case, read_lines
 
 INPUT_MS_MAX = 200
+_SHOWN_MAX = 400
 GROWTH_BYTES_MAX = 64 << 20
 _PIECES = (
     b"${{", b"}}", b"'", b'"', b": ", b"- ", b"\n", b"  ", b"[", b"]", b"{", b"}", b"&a ", b"*a",
@@ -41,6 +46,8 @@ class Findings:
 
     inputs: int = 0
     slowest_ms: float = 0.0
+    slowest: bytes = b""
+    cpu_s: float = 0.0
     growth_bytes: int = 0
     failures: list[str] = field(default_factory=list)
 
@@ -88,7 +95,9 @@ class Fuzzer:
             took_ms = (time.process_time() - began) * 1000
             if took_ms > INPUT_MS_MAX:
                 findings.failures.append(f"{took_ms:.0f} ms for {text!r}")
-            findings.slowest_ms = max(findings.slowest_ms, took_ms)
+            if took_ms > findings.slowest_ms:
+                findings.slowest_ms, findings.slowest = took_ms, text
+            findings.cpu_s += took_ms / 1000
             findings.inputs += 1
         findings.growth_bytes = _resident_bytes_max() - start
         if findings.growth_bytes > GROWTH_BYTES_MAX:
@@ -168,18 +177,37 @@ def _resident_bytes_max() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _row(seed: int, findings: Findings) -> str:
+    """A row of the table in README.md."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    machine = f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}"
+    return (
+        f"| {findings.inputs:,} | {seed} | {len(findings.failures)} "
+        f"| {findings.slowest_ms:.1f} ms | {findings.cpu_s / findings.inputs * 1e6:.0f} us "
+        f"| +{findings.growth_bytes / (1 << 20):.1f} MiB | {machine} | {commit} |\n"
+    )
+
+
 def main() -> int:
     """Runs the fuzzer and prints what it found as JSON; 1 when there is anything."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.fuzz", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="print a row of a table, not JSON")
     arguments = parser.parse_args()
     findings = Fuzzer(arguments.folder, arguments.seed).run(arguments.inputs)
+    if arguments.table:
+        sys.stdout.write(_row(arguments.seed, findings))
+        return 1 if findings.failures else 0
     report = {
         "seed": arguments.seed,
         "inputs": findings.inputs,
+        "cpu_s": round(findings.cpu_s, 1),
         "slowest_ms": round(findings.slowest_ms, 1),
+        "slowest": findings.slowest.decode(errors="replace")[:_SHOWN_MAX],
         "growth_bytes": findings.growth_bytes,
         "failures": findings.failures,
     }

@@ -38,7 +38,7 @@ PROBLEMS_SOUGHT_MAX = 1000
 Field = tuple[ScalarNode, Node]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Reading:
     """An expression in the file; in a step, the number of steps before it, else None."""
 
@@ -110,10 +110,14 @@ class Check:
     def fields(self, node: Node, what: str, allowed: Collection[str]) -> dict[str, Field]:
         """The entries of a mapping whose keys are known; others are reported with a guess."""
         found: dict[str, Field] = {}
-        if isinstance(node, MappingNode) and all(key.text in allowed for key, _ in node.entries):
+        if isinstance(node, MappingNode):
             for entry in node.entries:
-                found[entry[0].text] = entry
-            return found
+                if (name := entry[0].text) not in allowed:
+                    found.clear()
+                    break
+                found[name] = entry
+            else:
+                return found
         for name, name_node, value in self.pairs(node, what):
             if name in allowed:
                 found[name] = (name_node, value)
@@ -153,11 +157,11 @@ class Check:
         directive: bool = False,
     ) -> str:
         """A text; numbers and booleans are taken as printed. `key` is its availability row."""
-        scalar = self.scalar(node, what)
+        scalar = node if type(node) is ScalarNode else self.scalar(node, what)
         if scalar is None:
             return ""
         value = scalar.value
-        text = value if isinstance(value, str) else to_string(value)
+        text = value if type(value) is str else to_string(value)
         if OPEN in text:
             return self.template(scalar, text, what, key, directive=directive)
         if not text and not empty:
@@ -237,16 +241,13 @@ class Check:
             text = self._whole(node, what, key)
             if text is not None:
                 return {INSERT_KEY: text}
-        return {
-            name: self._text_or_object(value, f"'{name}' of {what}", key, name)
-            for name, _, value in self.pairs(node, what, key=key)
-        }
-
-    def _text_or_object(self, node: Node, what: str, key: str, name: str) -> str:
-        text = self.text_of(node, what, key=key)
-        if name == INSERT_KEY and isinstance(node, ScalarNode) and OPEN not in text:
-            self.report(node, "the value of ${{ insert }} must be an expression")
-        return text
+        texts: dict[str, Value] = {}
+        for name, _, value in self.pairs(node, what, key=key):
+            text = self.text_of(value, f"'{name}' of {what}", key=key)
+            if name == INSERT_KEY and isinstance(value, ScalarNode) and OPEN not in text:
+                self.report(value, "the value of ${{ insert }} must be an expression")
+            texts[name] = text
+        return texts
 
     def anything(self, node: Node, what: str, *, key: str) -> Value:
         """Any value with templates inside it, all of them checked."""

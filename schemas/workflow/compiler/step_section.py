@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from schemas.workflow.compiler.check import Check, Field
 from schemas.workflow.expressions.template import OPEN
@@ -18,6 +19,7 @@ _ROW = "jobs.<job_id>.steps."
 _ACTION = re.compile(r"[^/@\s]+/[^/@\s]+(?:/[^@\s]*)?@\S+\Z")
 _OTHER_THAN_ID = re.compile(r"[^A-Za-z0-9_-]")
 _ID_CHARACTERS_MAX = 100
+_KINDS_CACHED = 1024
 _BUILT_IN_SHELLS = ("bash", "sh", "pwsh", "powershell", "cmd", "python", "node")
 
 
@@ -50,10 +52,15 @@ def _read_step(
             rule="steps",
         )
         return "", None
-    names = {name_node.text for name_node, _ in node.entries}
-    first = next((n.text for n, _ in node.entries if n.text in ("run", "uses")), None)
-    if first is None and "with" in names and "shell" not in names:
-        first = "uses"
+    names = [name_node.text for name_node, _ in node.entries]
+    first = None
+    for name in names:
+        if name in ("run", "uses"):
+            first = name
+            break
+    else:
+        if "with" in names and "shell" not in names:
+            first = "uses"
     allowed = _USES_KEYS if first == "uses" else _RUN_KEYS
     what = "a step that uses an action" if first == "uses" else "a step that runs a script"
     fields = check.fields(node, what, allowed if first else _RUN_KEYS | _USES_KEYS)
@@ -189,6 +196,7 @@ def _numbered(base: str, number: int) -> str:
     return base[: _ID_CHARACTERS_MAX - len(suffix)] + suffix
 
 
+@lru_cache(maxsize=_KINDS_CACHED)
 def _kind(uses: str | None) -> str:
     if not uses:
         return "run"

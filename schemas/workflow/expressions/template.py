@@ -40,7 +40,7 @@ class Template:
     @property
     def expressions(self) -> tuple[Part, ...]:
         """The expressions only."""
-        return tuple(part for part in self.parts if isinstance(part, Part))
+        return tuple([part for part in self.parts if type(part) is Part])
 
     @property
     def single(self) -> Expression | None:
