@@ -7,10 +7,11 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from infra.embedded import processes
+from infra.embedded import probes, processes
 from infra.embedded.errors import EmbeddedError
 from infra.embedded.launchers import Launcher
 from infra.embedded.probes import SILENT, Health
@@ -24,6 +25,7 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 30.0
 STABLE_S = 30.0
 STUCK_S = 60.0
+PORT_LET_GO_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +61,23 @@ class Child:
     The thread alone starts and ends the process; others read `report()` and make wishes.
     """
 
-    def __init__(self, name: str, launcher: Launcher, *, restart: bool = True) -> None:
-        """Name it; nothing is started before `begin`."""
+    def __init__(
+        self,
+        name: str,
+        launcher: Launcher,
+        *,
+        restart: bool = True,
+        make_room: Callable[[float], None] | None = None,
+    ) -> None:
+        """Name it; nothing is started before `begin`.
+
+        `make_room` is called before each start to see to it that its port is free, with the
+        seconds that the process before it has to let go of it.
+        """
         self.name = name
         self._launcher = launcher
         self._restart = restart
+        self._make_room = make_room or (lambda _patience_s: None)
         self._process: ProcessName | None = None
         self._state: State = "waiting"
         self._health: Health = SILENT
@@ -72,6 +86,7 @@ class Child:
         self._restarts = 0
         self._started_at = 0.0
         self._answered_at = 0.0
+        self._had_port = False
         self._wish: Literal["", "restart", "stop"] = ""
         self._wake_reader, self._wake_writer = os.pipe()
         self._thread = threading.Thread(target=self._look_after, name=name, daemon=True)
@@ -87,6 +102,10 @@ class Child:
     def restart(self) -> None:
         """Wish that it ends in order and is started again."""
         self._wish_for("restart")
+
+    def look(self) -> None:
+        """Have its thread look at it now and not at the end of its pause."""
+        os.write(self._wake_writer, b"!")
 
     def kill(self, signal_number: int = signal.SIGKILL) -> bool:
         """Signal it as a crash would; False if it does not run."""
@@ -153,6 +172,8 @@ class Child:
     def _start(self) -> None:
         self._state, self._health = "starting", SILENT
         try:
+            self._make_room(PORT_LET_GO_S if self._had_port else 0.0)
+            self._had_port = False
             self._process = self._launcher.launch()
         except (EmbeddedError, OSError) as error:
             self._ended(f"could not be started: {error}")
@@ -172,7 +193,10 @@ class Child:
                 self._process = None
                 self._ended("ended" if code is None else f"ended with {exit_text(code)}")
                 return
-            self._probe()
+            if not self._launcher.is_current():
+                self.restart()
+                break
+            self._probe(process)
             pause_s = PROBE_PAUSE_S if self._state == "up" else PROBE_PAUSE_STARTING_S
             self._wait(pause_s, process)
         if self._wish == "restart":
@@ -182,9 +206,13 @@ class Child:
             self._process = None
             self._restarts += 1
 
-    def _probe(self) -> None:
+    def _probe(self, process: ProcessName) -> None:
         health = self._launcher.health()
         now = time.monotonic()
+        if health.reachable and not self._had_port:
+            # A stranger who took the port before us answers, too.
+            self._had_port = probes.listens(process.pid, self._launcher.port)
+            health = health if self._had_port else SILENT
         self._health = health
         if health.reachable:
             self._answered_at = now

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -25,7 +26,11 @@ class Launcher(Protocol):
     """One process of the system, apart from when and how often it is started."""
 
     log_path: Path
-    port: int
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        ...
 
     def running(self) -> ProcessName | None:
         """Return the process that an earlier supervisor left, if it will do as it is."""
@@ -37,6 +42,10 @@ class Launcher(Protocol):
 
     def health(self) -> Health:
         """Ask it how it is."""
+        ...
+
+    def is_current(self) -> bool:
+        """Tell whether what runs was started with what it would be started with now."""
         ...
 
     def memory_bytes(self, pid: int) -> int:
@@ -55,7 +64,11 @@ class KafkaLauncher:
         """Wrap a broker."""
         self._broker = broker
         self.log_path = broker.log_path
-        self.port = broker.port
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self._broker.port
 
     def running(self) -> ProcessName | None:
         """Return the broker of the folder."""
@@ -68,6 +81,10 @@ class KafkaLauncher:
     def health(self) -> Health:
         """Ask for its metadata."""
         return probes.ready_or_silent(answers=self._broker.answers())
+
+    def is_current(self) -> bool:
+        """Nobody else's address concerns it."""
+        return True
 
     def memory_bytes(self, pid: int) -> int:
         """Return the memory of the JVM."""
@@ -85,7 +102,11 @@ class PostgresLauncher:
         """Wrap a server."""
         self._server = server
         self.log_path = server.log_path
-        self.port = server.port
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self._server.port
 
     def running(self) -> ProcessName | None:
         """Return the server of the folder."""
@@ -98,6 +119,10 @@ class PostgresLauncher:
     def health(self) -> Health:
         """Begin a connection."""
         return probes.ready_or_silent(answers=self._server.answers())
+
+    def is_current(self) -> bool:
+        """Nobody else's address concerns it."""
+        return True
 
     def memory_bytes(self, pid: int) -> int:
         """Return the memory of the server and of the process of each connection."""
@@ -115,49 +140,75 @@ class ServiceLauncher:
         self,
         service: Service,
         *,
-        port: int,
+        port: Callable[[], int],
+        addresses: Callable[[], str],
         log_path: Path,
         record_dir: Path,
         env: Mapping[str, str],
         version: str,
     ) -> None:
-        """Say how it is started: `env` is added to the supervisor's environment."""
+        """Say how it is started: `env` is added to the supervisor's environment.
+
+        `port` may change between starts; `addresses` is all that it will read of where the others
+        are, so that it is started again when one of them had to move.
+        """
         self.log_path = log_path
-        self.port = port
+        self._port = port
+        self._addresses = addresses
         self._argv = (sys.executable, "-m", service.module)
-        self._env = {**os.environ, **env, "PYTHONUNBUFFERED": "1"}
+        self._env = dict(env)
+        self._port_variable = f"TAILRACE_{service.port_setting.upper()}"
+        self._version = version
         self._pid_path = record_dir / f"{service.name}.pid"
         self._digest_path = record_dir / f"{service.name}.digest"
-        told = [version, *self._argv, *(f"{name}={env[name]}" for name in sorted(env))]
-        self._digest = sha256("\0".join(told).encode()).hexdigest()
+        self._started_as = ""
+
+    @property
+    def port(self) -> int:
+        """Its port now."""
+        return self._port()
 
     def running(self) -> ProcessName | None:
         """Return what an earlier supervisor started just so; one started otherwise is ended."""
         found = ProcessName.from_file(self._pid_path)
         if found is None:
             return None
-        try:
-            if self._digest_path.read_text(encoding="ascii") == self._digest:
-                return found
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            self._started_as = self._digest_path.read_text(encoding="ascii")
+        if self.is_current():
+            return found
         self.end(found)
         return None
 
     def launch(self) -> ProcessName:
         """Start it."""
-        write_atomically(self._digest_path, self._digest)
+        # Before the start: what changes in between is seen as a difference, and not missed.
+        self._started_as = self._digest()
+        write_atomically(self._digest_path, self._started_as)
         return processes.spawn(
             self._argv,
             log_path=self.log_path,
             pid_path=self._pid_path,
-            env=self._env,
+            env={**os.environ, **self._settings(), "PYTHONUNBUFFERED": "1"},
             cwd=REPOSITORY,
         )
 
     def health(self) -> Health:
         """Ask its /readyz."""
         return probes.ask_readyz(self.port)
+
+    def is_current(self) -> bool:
+        """Tell whether version, settings and the others' addresses are still the same."""
+        return self._started_as == self._digest()
+
+    def _settings(self) -> dict[str, str]:
+        return self._env | {self._port_variable: str(self.port)}
+
+    def _digest(self) -> str:
+        settings = self._settings()
+        told = [self._version, self._addresses(), *self._argv]
+        told += [f"{name}={settings[name]}" for name in sorted(settings)]
+        return sha256("\0".join(told).encode()).hexdigest()
 
     def memory_bytes(self, pid: int) -> int:
         """Return the memory of the process itself (a runner's jobs are not the system's)."""

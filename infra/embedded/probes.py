@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 _ANSWER_BYTES_MAX = 65_536
+_TCP_LOCAL, _TCP_STATE, _TCP_INODE = 1, 3, 9  # fields of /proc/net/tcp
+_LISTEN = "0A"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,24 @@ def parse_readyz(answer: bytes) -> Health:
     )
 
 
+def listens(pid: int, port: int) -> bool:
+    """Tell whether this process, and not another one, listens on a port; true if unknowable."""
+    try:
+        tables = [
+            Path(f"/proc/{pid}/net/{name}").read_text(encoding="ascii") for name in ("tcp", "tcp6")
+        ]
+        descriptors = {_target(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        return True
+    listening = {
+        f"socket:[{fields[_TCP_INODE]}]"
+        for table in tables
+        for fields in map(str.split, table.splitlines()[1:])
+        if fields[_TCP_STATE] == _LISTEN and int(fields[_TCP_LOCAL].rpartition(":")[2], 16) == port
+    }
+    return bool(listening & descriptors)
+
+
 def memory_bytes(pid: int, *, with_children: bool = False) -> int:
     """Return the proportional memory (PSS) of a process; 0 if it is gone or not ours to see."""
     total = _pss(pid)
@@ -77,6 +97,13 @@ def memory_bytes(pid: int, *, with_children: bool = False) -> int:
 def _reason(facts: dict[str, Any], code: str) -> str:
     named = [str(facts[key]) for key in ("status", "error", "reason", "detail") if facts.get(key)]
     return ": ".join(named) or f"answers with HTTP status {code}"
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except FileNotFoundError:  # closed just now
+        return ""
 
 
 def _pss(pid: int) -> int:

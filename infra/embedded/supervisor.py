@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -24,9 +25,9 @@ from infra.embedded.child import Child
 from infra.embedded.control import ControlServer
 from infra.embedded.errors import EmbeddedError
 from infra.embedded.kafka import Broker
-from infra.embedded.launchers import KafkaLauncher, PostgresLauncher, ServiceLauncher
+from infra.embedded.launchers import KafkaLauncher, Launcher, PostgresLauncher, ServiceLauncher
 from infra.embedded.log_files import rotate
-from infra.embedded.ports import write_atomically
+from infra.embedded.ports import Ports, write_atomically
 from infra.embedded.postgres import Postgres
 from infra.embedded.processes import ProcessName
 from infra.embedded.secret_files import ensure_secrets
@@ -39,6 +40,8 @@ FAILURE_NAME = "failure"
 SERVICES_END_S = 7.0
 SERVERS_END_S = 5.0
 _LOOP_S = 1.0
+_OWN_PORTS = ("planner_port", "scheduler_port", "fleet_port", "projector_port")
+"""What only the process itself and whoever asks for its health need to know."""
 _ROTATE_EVERY_S = 10.0
 
 
@@ -65,6 +68,8 @@ class Supervisor:
         ensure_secrets(settings.secrets_dir)
         self._ports = self._choose_ports()
         self._servers = self._make_servers()
+        self._writing = threading.Lock()
+        self._addresses = ""
         self._write_record()
         self._steps = [
             StepRun(step, self._log_path("setup"), self._environment()) for step in steps
@@ -87,6 +92,7 @@ class Supervisor:
         while stopper.is_alive():
             control.serve_once(0.1)
         control.close()
+        self._ports.close()
 
     def request_stop(self) -> None:
         """Begin to take everything down."""
@@ -175,7 +181,7 @@ class Supervisor:
     def _make_servers(self) -> list[Child]:
         settings, made = self._settings, []
         if not settings.is_fixed("kafka_bootstrap"):
-            broker = Broker(
+            self._broker = Broker(
                 settings.home / "kafka",
                 cache=settings.cache,
                 port=self._ports["kafka"],
@@ -183,7 +189,7 @@ class Supervisor:
                 log_path=self._log_path("kafka"),
                 heap_mb=settings.kafka_heap_mb,
             )
-            made.append(Child("kafka", KafkaLauncher(broker), restart=settings.restart))
+            made.append(self._child("kafka", KafkaLauncher(self._broker), "kafka-controller"))
         if not settings.is_fixed("database_url"):
             self._database = Postgres(
                 settings.home / "postgres",
@@ -192,28 +198,47 @@ class Supervisor:
                 log_path=self._log_path("postgres"),
                 notice=self._notices.append,
             )
-            made.append(
-                Child("postgres", PostgresLauncher(self._database), restart=settings.restart)
-            )
+            made.append(self._child("postgres", PostgresLauncher(self._database)))
         return made
 
     def _make_service(self, service: Service) -> Child:
-        port = self._ports[service.name]
         launcher = ServiceLauncher(
             service,
-            port=port,
+            port=lambda: self._ports[service.name],
+            addresses=lambda: self._addresses,
             log_path=self._log_path(service.name),
             record_dir=self._record_dir(),
-            env=self._environment()
-            | {
-                "TAILRACE_INSTANCE": service.name,
-                f"TAILRACE_{service.port_setting.upper()}": str(port),
-            },
+            env=self._environment() | {"TAILRACE_INSTANCE": service.name},
             version=VERSION,
         )
-        return Child(service.name, launcher, restart=self._settings.restart)
+        return self._child(service.name, launcher)
 
-    def _choose_ports(self) -> dict[str, int]:
+    def _child(self, name: str, launcher: Launcher, *further_ports: str) -> Child:
+        return Child(
+            name,
+            launcher,
+            restart=self._settings.restart,
+            make_room=partial(self._make_room, (name, *further_ports)),
+        )
+
+    def _make_room(self, names: Sequence[str], patience_s: float) -> None:
+        """Choose another port for what is about to start if a stranger came first.
+
+        Those who know the old address are started again: each compares what it was told.
+        """
+        if not self._ports.make_room(names, patience_s=patience_s):
+            return
+        if "kafka" in self._ports:
+            self._broker.port = self._ports["kafka"]
+            self._broker.controller_port = self._ports["kafka-controller"]
+        if "postgres" in self._ports:
+            self._database.port = self._ports["postgres"]
+        self._write_record()
+        sys.stderr.write(f"{names[0]}: its port was taken; it gets {self._ports[names[0]]}\n")
+        for service in self._services:
+            service.look()
+
+    def _choose_ports(self) -> Ports:
         """Give every process a port: what still runs keeps the one that it has."""
         settings = self._settings
         wishes = [
@@ -229,7 +254,7 @@ class Supervisor:
             )
             for service in self._wanted
         ]
-        return ports.choose(
+        return Ports(
             {name: port for name, _setting, port, _fixed in wishes},
             fixed={name: port for name, _setting, port, fixed in wishes if fixed and port},
             record=settings.run_dir / "ports.json",
@@ -256,6 +281,13 @@ class Supervisor:
 
     def _write_record(self) -> None:
         """Tell the services and the command line where everything is."""
+        with self._writing:
+            values = self._values()
+            told = {name: value for name, value in values.items() if name not in _OWN_PORTS}
+            self._addresses = record_text(told)
+            write_atomically(self._settings.home / RECORD, record_text(values), mode=0o600)
+
+    def _values(self) -> dict[str, object]:
         settings, chosen = self._settings, self._ports
         values: dict[str, object] = {"cells": settings.cells, "object_store": settings.object_store}
         values["kafka_bootstrap"] = settings.kafka_bootstrap
@@ -272,7 +304,7 @@ class Supervisor:
         values["public_host"] = settings.public_host
         for name in ("public", "ingest", "gateway"):
             values[f"{name}_url"] = self._url(name)
-        write_atomically(settings.home / RECORD, record_text(values), mode=0o600)
+        return values
 
     def _url(self, name: str) -> str:
         url: str = getattr(self._settings, f"{name}_url")

@@ -6,7 +6,10 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,37 +30,83 @@ from tests.support.eventually import eventually
 from tests.support.shared import cache_dir
 
 SUPERVISOR = ("-m", "tests.support.fake_supervisor")
+NO_DATABASE = "postgresql://127.0.0.1:1/none"
+"""The small services use none; the supervisor does not ask after servers that are not its own."""
+SERVERS = ("kafka", "kafka-controller", "postgres")
+
+
+# One installation serves all tests that need Kafka and PostgreSQL: they run in one worker.
+pytestmark = pytest.mark.xdist_group("supervisor")
+
+
+@pytest.fixture(scope="module")
+def two_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """Yield two installations with Kafka and PostgreSQL of their own that start at one moment."""
+    # Ports of this module, so that no other test looks at them; wished for by both alike.
+    wished = json.dumps({name: free_port() for name in SERVERS})
+    homes = [tmp_path_factory.mktemp(name) / "home" for name in ("first", "second")]
+    with pytest.MonkeyPatch.context() as patch:
+        _set_up(patch)
+        for home in homes:
+            (home / "run").mkdir(parents=True)
+            (home / "run" / "ports.json").write_text(wished)
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(_up, home) for home in homes]:
+                done.result()
+        yield homes[0], homes[1]
+        for home in homes:
+            operator.take_down(_settings_of(home))
 
 
 @pytest.fixture
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield an installation's folder; what runs in it is ended after the test."""
-    home = tmp_path / "home"
-    for name in list(os.environ):
-        if name.startswith("TAILRACE_") and not name.startswith("TAILRACE_TEST_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TAILRACE_HOME", str(home))
-    monkeypatch.setenv("TAILRACE_CACHE", str(cache_dir()))
-    monkeypatch.setenv("TAILRACE_START_TIMEOUT_S", "60")
-    monkeypatch.setattr(operator, "SUPERVISOR", SUPERVISOR)
-    # Tests beside this one would look at the same usual ports at the same moment.
-    servers = ("kafka", "kafka-controller", "postgres")
-    (home / "run").mkdir(parents=True)
-    (home / "run" / "ports.json").write_text(json.dumps({name: free_port() for name in servers}))
-    yield home
+def own_home(two_homes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of an installation with Kafka and PostgreSQL, which runs."""
+    _set_up(monkeypatch)
+    monkeypatch.setenv("TAILRACE_HOME", str(two_homes[0]))
+    _up()
+    return two_homes[0]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield the folder of an installation whose servers are said to be elsewhere: quick."""
+    _set_up(monkeypatch)
+    monkeypatch.setenv("TAILRACE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TAILRACE_KAFKA_BOOTSTRAP", "127.0.0.1:1")
+    monkeypatch.setenv("TAILRACE_DATABASE_URL", NO_DATABASE)
+    (tmp_path / "home").mkdir()
+    yield tmp_path / "home"
     operator.take_down(Settings.load())
 
 
-@pytest.fixture
-def home(own_home: Path, monkeypatch: pytest.MonkeyPatch, kafka: str, postgres_url: str) -> Path:
-    """Return the folder of an installation that uses servers which run already: quicker."""
-    monkeypatch.setenv("TAILRACE_KAFKA_BOOTSTRAP", kafka)
-    monkeypatch.setenv("TAILRACE_DATABASE_URL", postgres_url)
-    return own_home
+def _set_up(patch: pytest.MonkeyPatch) -> None:
+    """Take the user's settings away, and let small services be what is started."""
+    for name in list(os.environ):
+        if name.startswith("TAILRACE_") and not name.startswith("TAILRACE_TEST_"):
+            patch.delenv(name)
+    patch.setenv("TAILRACE_CACHE", str(cache_dir()))
+    patch.setenv("TAILRACE_START_TIMEOUT_S", "60")
+    patch.setattr(operator, "SUPERVISOR", SUPERVISOR)
 
 
-def test_up_ends_when_everything_is_ready_and_down_ends_everything(own_home: Path) -> None:
+def test_two_installations_that_start_at_once_share_no_port(two_homes: tuple[Path, Path]) -> None:
+    """Both wished for the same ports; each has its own, nothing crashed, nobody waited."""
+    found = [operator.status_of(_settings_of(home)) for home in two_homes]
+
+    lines = [line for status in found if status for line in status["processes"]]
+    assert {line["state"] for line in lines} == {"up"}
+    assert {line["crashes"] for line in lines} == {0}
+    ports = [line["port"] for line in lines]
+    assert len(ports) == 8
+    assert len(set(ports)) == len(ports)
+
+
+def test_up_ends_when_everything_is_ready_and_down_ends_everything(
+    two_homes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After `up` all answer; `status` says so; after `down` no process of the home is left."""
+    _set_up(monkeypatch)
+    monkeypatch.setenv("TAILRACE_HOME", str(two_homes[1]))
     status = _up()
 
     states = {line["name"]: line["state"] for line in status["processes"]}
@@ -73,9 +122,12 @@ def test_up_ends_when_everything_is_ready_and_down_ends_everything(own_home: Pat
 
     assert ended.output.strip() == "Ended: kafka, postgres, one, two"
     assert not any(processes.is_alive(name) for name in names)
-    assert not (own_home / RECORD).exists()
+    assert not (two_homes[1] / RECORD).exists()
     assert _cli("status").exit_code == 3
     assert _cli("down").output.strip() == "Nothing was running."
+    beside = operator.status_of(_settings_of(two_homes[0]))
+    assert beside
+    assert beside["ready"], "the installation beside it goes on"
 
 
 def test_everybody_finds_the_running_system_without_configuration(own_home: Path) -> None:
@@ -96,18 +148,41 @@ def test_everybody_finds_the_running_system_without_configuration(own_home: Path
 @pytest.mark.usefixtures("own_home")
 def test_killed_servers_are_started_again_on_the_same_ports() -> None:
     """Kill -9 of Kafka and PostgreSQL: they are back where their clients look for them."""
-    before = {line["name"]: line["port"] for line in _up()["processes"]}
+    before = {line["name"]: line for line in _up()["processes"]}
 
     for name in ("kafka", "postgres"):
         ask(Settings.load().run_dir, {"op": "kill", "name": name})
 
     for name in ("kafka", "postgres"):
         line = eventually(
-            partial(_line, name, state="up", restarts=1),
+            partial(_line, name, state="up", restarts=before[name]["restarts"] + 1),
             timeout_ms=30_000,
             what=f"{name} is up again",
         )
-        assert line["port"] == before[name]
+        assert line["port"] == before[name]["port"]
+
+
+@pytest.mark.usefixtures("own_home")
+def test_a_server_whose_port_a_stranger_took_moves_and_its_clients_are_told() -> None:
+    """The port was free when it was chosen: PostgreSQL gets another, services start again."""
+    before = {line["name"]: line for line in _up()["processes"]}
+    port = before["postgres"]["port"]
+
+    with _taken_once_free(port) as is_taken:
+        ask(Settings.load().run_dir, {"op": "kill", "name": "postgres"})
+        eventually(is_taken, what="a stranger listens on PostgreSQL's port")
+        eventually(
+            lambda: _line("postgres", state="up") and Settings.load().postgres_port != port,
+            timeout_ms=30_000,
+            what="PostgreSQL is up on another port",
+        )
+        one = eventually(
+            partial(_line, "one", state="up", restarts=before["one"]["restarts"] + 1),
+            what="the services were started again",
+        )
+    assert one["pid"] != before["one"]["pid"]
+    assert one["port"] == before["one"]["port"]
+    assert f":{Settings.load().postgres_port}/" in Settings.load().database_url
 
 
 @pytest.mark.usefixtures("own_home")
@@ -128,25 +203,27 @@ def test_a_killed_supervisor_harms_nobody_and_the_next_one_takes_over() -> None:
 
 
 def test_a_port_that_a_stranger_has_is_an_error_only_if_the_user_fixed_it(
-    own_home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fixed port that is taken is named with its setting; otherwise a free one is taken."""
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         taken = stranger.getsockname()[1]
+        monkeypatch.delenv("TAILRACE_DATABASE_URL")
         monkeypatch.setenv("TAILRACE_POSTGRES_PORT", str(taken))
         with pytest.raises(EmbeddedError, match=f"Port {taken} of 127.0.0.1.*postgres.*is used"):
             _up()
         monkeypatch.delenv("TAILRACE_POSTGRES_PORT")
-        (own_home / "run" / "ports.json").write_text(json.dumps({"postgres": taken}))
+        monkeypatch.setenv("TAILRACE_DATABASE_URL", NO_DATABASE)
+        (home / "run" / "ports.json").write_text(json.dumps({"one": taken}))
 
         status = _up()
 
     ports = {line["name"]: line["port"] for line in status["processes"]}
-    assert ports["postgres"] != taken
+    assert ports["one"] != taken
 
 
 def test_a_tampered_jar_stops_up_before_anything_is_started(
-    own_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The jar is named with the sum that it should have and the one that it has."""
     jars.fetch(cache_dir())
@@ -158,6 +235,8 @@ def test_a_tampered_jar_stops_up_before_anything_is_started(
     victim = next(jar for jar in jars.wanted_jars() if jar.name.startswith("slf4j"))
     (folder / victim.name).unlink()
     (folder / victim.name).write_bytes(b"not a jar")
+    _set_up(monkeypatch)
+    monkeypatch.setenv("TAILRACE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TAILRACE_CACHE", str(cache))
 
     failed = _cli("up")
@@ -166,7 +245,7 @@ def test_a_tampered_jar_stops_up_before_anything_is_started(
     assert f"{victim.name} is not the file that Tailrace was made with" in failed.output
     assert victim.sha256 in failed.output
     assert not operator.has_supervisor(Settings.load())
-    assert not (own_home / "kafka").exists()
+    assert not (tmp_path / "home" / "kafka").exists()
 
 
 @pytest.mark.usefixtures("home")
@@ -288,12 +367,36 @@ def test_a_wrong_setting_ends_each_command_with_its_place(home: Path) -> None:
     (home / "tailrace.toml").unlink()
 
 
-def _up() -> Status:
+def _up(home: Path | None = None) -> Status:
     def ignore(*_: object) -> None:
         """Show nothing."""
 
     listener = Listener(say=ignore, downloaded=ignore, waiting=ignore)
-    return operator.bring_up(Settings.load(), listener)
+    return operator.bring_up(_settings_of(home) if home else Settings.load(), listener)
+
+
+def _settings_of(home: Path) -> Settings:
+    return Settings.load({**os.environ, "TAILRACE_HOME": str(home)})
+
+
+@contextmanager
+def _taken_once_free(port: int) -> Iterator[Callable[[], bool]]:
+    """Listen on a port as soon as its present owner lets go of it, from a thread."""
+    over, taken = threading.Event(), threading.Event()
+
+    def take() -> None:
+        while not over.wait(0.001):
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                taken.set()
+                over.wait()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield taken.is_set
+    finally:
+        over.set()
+        thread.join()
 
 
 def _kill_supervisor(status: Status) -> None:

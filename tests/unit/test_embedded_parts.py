@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from infra.embedded.child import BACKOFF_MAX_S, backoff_s, exit_text
 from infra.embedded.control import ControlServer, NotRunning, ask
 from infra.embedded.errors import PortTakenError, StartError
 from infra.embedded.log_files import rotate
-from infra.embedded.probes import parse_readyz
+from infra.embedded.ports import Ports
+from infra.embedded.probes import listens, parse_readyz
 from infra.embedded.processes import ProcessName
 from infra.embedded.secret_files import ensure_secret, ensure_secrets
 from infra.embedded.services import services
@@ -93,11 +96,11 @@ def test_a_port_is_kept_then_the_usual_one_then_any_free_one(tmp_path: Path) -> 
     record = tmp_path / "run" / "ports.json"
     usual = ports.free_port()
 
-    assert ports.choose({"a": usual}, fixed={}, record=record) == {"a": usual}
+    assert _chosen({"a": usual}, record) == {"a": usual}
     with socket.create_server(("127.0.0.1", usual)):
-        moved = ports.choose({"a": usual}, fixed={}, record=record)["a"]
+        moved = _chosen({"a": usual}, record)["a"]
     assert moved != usual
-    assert ports.choose({"a": usual}, fixed={}, record=record) == {"a": moved}
+    assert _chosen({"a": usual}, record) == {"a": moved}
 
 
 def test_what_still_runs_keeps_its_port(tmp_path: Path) -> None:
@@ -107,14 +110,15 @@ def test_what_still_runs_keeps_its_port(tmp_path: Path) -> None:
         port = ours.getsockname()[1]
         record.write_text(json.dumps({"a": port}), encoding="ascii")
 
-        assert ports.choose({"a": 1}, fixed={}, record=record, ours={"a"}) == {"a": port}
+        with closing(Ports({"a": 1}, fixed={}, record=record, ours={"a"})) as chosen:
+            assert chosen["a"] == port
 
 
 def test_two_names_never_get_one_port(tmp_path: Path) -> None:
     """Whatever the record says."""
     usual = ports.free_port()
 
-    chosen = ports.choose({"a": usual, "b": usual}, fixed={}, record=tmp_path / "ports.json")
+    chosen = _chosen({"a": usual, "b": usual}, tmp_path / "ports.json")
 
     assert chosen["a"] != chosen["b"]
 
@@ -125,7 +129,52 @@ def test_a_fixed_port_that_is_taken_is_an_error_that_names_it(tmp_path: Path) ->
         port = stranger.getsockname()[1]
 
         with pytest.raises(PortTakenError, match=f"Port {port} .* give to api, is used"):
-            ports.choose({"a": 1, "api": 1}, fixed={"api": port}, record=tmp_path / "p.json")
+            Ports({"a": 1, "api": 1}, fixed={"api": port}, record=tmp_path / "p.json")
+
+
+def test_a_port_is_no_other_installations_before_anybody_listens_there(tmp_path: Path) -> None:
+    """From the choice on until the supervisor ends, however it ends."""
+    usual = ports.free_port()
+    first = Ports({"a": usual}, fixed={}, record=tmp_path / "first.json")
+
+    with closing(Ports({"a": usual}, fixed={}, record=tmp_path / "second.json")) as second:
+        assert first["a"] == usual
+        assert second["a"] != usual
+    first.close()
+    assert _chosen({"a": usual}, tmp_path / "third.json") == {"a": usual}
+
+
+def test_room_is_made_by_another_port_unless_the_user_fixed_it(tmp_path: Path) -> None:
+    """What was free when it was chosen may be taken when the process is to be started."""
+    usual, fixed = ports.free_port(), ports.free_port()
+    record = tmp_path / "p.json"
+    with closing(Ports({"a": usual, "b": 1}, fixed={"b": fixed}, record=record)) as chosen:
+        assert not chosen.make_room(["a", "b"])
+        with socket.create_server(("127.0.0.1", usual)):
+            assert chosen.make_room(["a"])
+        assert chosen["a"] != usual
+        assert json.loads(record.read_text(encoding="utf-8"))["a"] == chosen["a"]
+        with (
+            socket.create_server(("127.0.0.1", fixed)),
+            pytest.raises(PortTakenError, match="give to b"),
+        ):
+            chosen.make_room(["b"])
+
+
+def test_it_is_known_who_listens_on_a_port() -> None:
+    """A stranger's answer is not taken for our process's."""
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        port = ours.getsockname()[1]
+        with subprocess.Popen(["/bin/sleep", "60"]) as other:
+            assert listens(os.getpid(), port)
+            assert not listens(other.pid, port)
+            other.kill()
+    assert not listens(os.getpid(), port)
+
+
+def _chosen(usual: dict[str, int], record: Path) -> dict[str, int]:
+    with closing(Ports(usual, fixed={}, record=record)) as chosen:
+        return {name: chosen[name] for name in usual}
 
 
 def test_pauses_between_crashes_double_up_to_a_limit() -> None:
