@@ -27,7 +27,7 @@ install-dev:
 	@$(PYTHON) -I infra/install.py --dev
 
 test: install-dev ## install what the tests need and run all of them
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
 SEEDS ?= 20000
 START ?= 0
