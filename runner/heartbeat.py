@@ -42,8 +42,13 @@ class Heart:
         message: Message,
         on_cut_off: Callable[[], None],
         feed: Callable[[], None],
+        on_fatal: Callable[[Exception], None],
     ) -> None:
-        """Call `on_cut_off` at each tick without contact, `feed` at each beat."""
+        """Call `on_cut_off` at each tick without contact, `feed` at each beat.
+
+        `on_fatal` is told what stopped the heart: a runner without one must end.
+        """
+        self._on_fatal = on_fatal
         self._writer = writer
         self._clock = clock
         self._message = message
@@ -79,6 +84,13 @@ class Heart:
         return self._clock.steady_ms() - self._contact_ms < CUT_OFF_MS
 
     def _run(self) -> None:
+        try:
+            self._loop()
+        except Exception as error:
+            logger.exception("the heartbeat failed")
+            self._on_fatal(error)
+
+    def _loop(self) -> None:
         while not self._stopping.is_set():
             now_ms = self._clock.steady_ms()
             if self._under_way is None and (

@@ -207,7 +207,12 @@ class Boot:
         ]
         self._guards: dict[int, Guard] = {}
         self._heart = Heart(
-            writer, clock, message=self._heartbeat, on_cut_off=self._cut_off, feed=self._feed
+            writer,
+            clock,
+            message=self._heartbeat,
+            on_cut_off=self._cut_off,
+            feed=self._feed,
+            on_fatal=self._fail,
         )
 
     # ----------------------------------------------------------------- the boot's life
@@ -234,7 +239,7 @@ class Boot:
         finally:
             self._leave(stopping)
         if self._fatal is not None:
-            raise FatalError(f"the log refused a record: {self._fatal}")
+            raise FatalError(f"the runner can't go on: {self._fatal}")
 
     def readiness(self) -> dict[str, Any]:
         """Return what /readyz says."""

@@ -182,6 +182,13 @@ class Spool:
         self._on_fatal(error)
 
     def _keep(self) -> None:
+        try:
+            self._keep_journal()
+        except Exception as error:
+            logger.exception("the journal %s can't be kept", self._path)
+            self._on_fatal(error)
+
+    def _keep_journal(self) -> None:
         while not self._closed.wait(_TICK_S):
             with self._changed:
                 now_ms = self._clock.steady_ms()

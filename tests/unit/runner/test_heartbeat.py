@@ -42,7 +42,7 @@ def test_contact_is_as_old_as_the_last_acknowledged_heartbeat(clock: ManualClock
     heart = Heart(
         writer, clock,
         message=lambda *, leaving: Append("heartbeats", 0, None, b"%d" % leaving),
-        on_cut_off=lambda: cut_offs.append(1), feed=lambda: None,
+        on_cut_off=lambda: cut_offs.append(1), feed=lambda: None, on_fatal=lambda _: None,
     )  # fmt: skip
     heart.start()
     try:
