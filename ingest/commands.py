@@ -205,7 +205,7 @@ class Commands:
         if local_path(registration.clone_url) is not None:
             # a remote one is checked by the planner: its answer is the run's rejection
             await self._check_dispatch(registration, workflow, sha, inputs)
-        delivery_id = f"dispatch:{key or random_id()}"
+        delivery_id = f"dispatch:{name}:{key or random_id()}"
         payload = {
             "inputs": dict(inputs),
             "ref": full,

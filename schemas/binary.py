@@ -1,7 +1,7 @@
-"""Avro binary written straight from typed records: one writer function a class, made once.
+"""Avro binary straight from typed records and back: one function a schema, made once.
 
-The bytes are those of any Avro library (a property test compares them with fastavro's); writing
-from the attributes saves the dictionaries, and with them two thirds of the time.
+The bytes are those of any Avro library (property tests compare them with fastavro's); going
+without dictionaries saves more than half of the time of an event.
 Source: Avro 1.11 specification, "Binary Encoding".
 """
 
@@ -147,3 +147,160 @@ def _map(inner: Write) -> Write:
         out.append(b"\x00")
 
     return write
+
+
+# --------------------------------------------------------------------------- reading
+
+#: Takes the bytes and a position; returns the value and the position behind it. Bytes that are
+#: not of the schema raise ValueError or IndexError, or leave the position behind the end.
+Read = Callable[[bytes, int], tuple[Any, int]]
+
+
+def read_long(data: bytes, at: int) -> tuple[int, int]:
+    """Return a long and the position behind it."""
+    byte = data[at]
+    at += 1
+    if byte < 0x80:  # noqa: PLR2004 - most are one byte
+        return (byte >> 1) ^ -(byte & 1), at
+    number, shift = byte & 0x7F, 7
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004
+            break
+        shift += 7
+        if shift > _SHIFT_MAX:
+            raise ValueError("a number of more than 64 bits")
+    return (number >> 1) ^ -(number & 1), at
+
+
+_SHIFT_MAX = 63
+
+
+def read_string(data: bytes, at: int) -> tuple[str, int]:
+    """Return a string and the position behind it."""
+    size, at = read_long(data, at)
+    if size < 0:
+        raise ValueError("a length below 0")
+    end = at + size
+    return data[at:end].decode(), end
+
+
+def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
+    size, at = read_long(data, at)
+    if size < 0:
+        raise ValueError("a length below 0")
+    end = at + size
+    return data[at:end], end
+
+
+def _read_boolean(data: bytes, at: int) -> tuple[bool, int]:
+    byte = data[at]
+    if byte > 1:
+        raise ValueError("a boolean that is neither 0 nor 1")
+    return byte == 1, at + 1
+
+
+def _read_double(data: bytes, at: int) -> tuple[float, int]:
+    if len(data) < at + 8:
+        raise ValueError("a double that is cut off")
+    return struct.unpack_from("<d", data, at)[0], at + 8
+
+
+_READERS: dict[str, Read] = {
+    "string": read_string,
+    "long": read_long,
+    "bytes": _read_bytes,
+    "boolean": _read_boolean,
+    "double": _read_double,
+}
+
+
+def reader_of(
+    schema: Any, definitions: Mapping[str, Any], make: Callable[[str, list[str]], Make]
+) -> Read:
+    """Return the reader of a schema's values; `make` gives the constructor of a record.
+
+    `make(name, fields)` returns what turns the fields' values, in order, into an object.
+    """
+    if isinstance(schema, str):
+        if schema in _READERS:
+            return _READERS[schema]
+        return reader_of(definitions[schema], definitions, make)
+    if isinstance(schema, list):
+        return _read_optional(reader_of(schema[1], definitions, make))
+    if schema["type"] == "record":
+        names = [field["name"] for field in schema["fields"]]
+        readers = tuple(reader_of(f["type"], definitions, make) for f in schema["fields"])
+        return _read_record(readers, make(schema["name"], names))
+    if schema["type"] == "array":
+        return _read_array(reader_of(schema["items"], definitions, make))
+    if schema["type"] == "map":
+        return _read_map(reader_of(schema["values"], definitions, make))
+    return reader_of(schema["type"], definitions, make)
+
+
+Make = Callable[[list[Any]], Any]
+
+
+def _read_optional(inner: Read) -> Read:
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        arm = data[at]
+        if arm == 0:
+            return None, at + 1
+        if arm != 2:  # noqa: PLR2004 - index 1, zigzag
+            raise ValueError("a union's arm that does not exist")
+        return inner(data, at + 1)
+
+    return read
+
+
+def _read_record(readers: tuple[Read, ...], make: Make) -> Read:
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        values = []
+        for one in readers:
+            value, at = one(data, at)
+            values.append(value)
+        return make(values), at
+
+    return read
+
+
+def _blocks(data: bytes, at: int) -> tuple[int, int]:
+    """Return how many items follow; a negative count is followed by the block's size."""
+    count, at = read_long(data, at)
+    if count < 0:
+        _, at = read_long(data, at)
+        count = -count
+    if count > len(data) - at:
+        raise ValueError("more items than bytes")
+    return count, at
+
+
+def _read_array(inner: Read) -> Read:
+    def read(data: bytes, at: int) -> tuple[tuple[Any, ...], int]:
+        items: list[Any] = []
+        while True:
+            count, at = _blocks(data, at)
+            if count == 0:
+                return tuple(items), at
+            for _ in range(count):
+                item, at = inner(data, at)
+                items.append(item)
+
+    return read
+
+
+def _read_map(inner: Read) -> Read:
+    def read(data: bytes, at: int) -> tuple[dict[str, Any], int]:
+        items: dict[str, Any] = {}
+        while True:
+            count, at = _blocks(data, at)
+            if count == 0:
+                return items, at
+            for _ in range(count):
+                key, at = read_string(data, at)
+                items[key], at = inner(data, at)
+
+    return read

@@ -11,17 +11,13 @@ import dataclasses
 import hashlib
 import io
 import json
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
-
-import fastavro
-from fastavro.schema import parse_schema
+from typing import Any, Generic, TypeVar, cast
 
 from schemas import binary, events, lanes, streams
 from schemas.derive import branch_name, topic_schema
@@ -30,10 +26,8 @@ R = TypeVar("R")
 Headers = list[tuple[str, bytes]]
 
 _MAGIC = 0
-_TYPE_KEYS = ("type", "items", "values")
 _PREFIX_BYTES = 5
 _PRESENT = b"\x02"  # union index 1, zigzag
-_NULLS = bytes(1024)
 _ID_NAMESPACE = b"tailrace event id\x00"
 
 
@@ -121,95 +115,67 @@ class TopicCodec(Generic[R]):
     """
 
     def __init__(self, subject: str, name: str, base: type, kinds: Sequence[type[R]]) -> None:
-        """Compile the converters of `kinds`; the newest locked version is the one written."""
+        """Know the classes; the newest locked version is the one written."""
         self.subject = subject
         self.kinds = tuple(kinds)
         self.base = base
         self._name = name
-        self._columns = tuple(field.name for field in dataclasses.fields(base))
-        self._encoders = {kind: _Branch(kind, self._columns) for kind in kinds}
-        self._by_name = {kind.__name__: branch for kind, branch in self._encoders.items()}
-        self._writer: _Version | None = None
-        self._readers: dict[int, _Version] = {}
+        self._by_name = {kind.__name__: kind for kind in kinds}
+        self._written: tuple[bytes, dict[type, _Writer]] | None = None
+        self._readers: dict[int, dict[str, _Reader]] = {}
 
     def derived_schema(self) -> dict[str, Any]:
         """Return the schema that the classes stand for today."""
         return topic_schema(self._name, self.base, self.kinds)
 
     def encode(self, record: R, *, occurred_at: int | None = None) -> bytes:
-        """Return the wire bytes; `occurred_at` (ms) stands in for the record's own.
-
-        Avro writes a record as its fields in order and a null branch as one zero byte, so the
-        columns and the one branch that is set are written and the rest is filled in.
-        """
-        writer = self._writer or self._load_writer()
-        branch = self._encoders[type(record)]
-        index = writer.index[branch.column]
-        out = [writer.prefix, branch.kind_bytes]
-        if occurred_at is None:
-            writer.write_columns(out, record)
-        else:
-            writer.write_columns_at(out, record, occurred_at)
-        out.append(_NULLS[:index])
-        out.append(_PRESENT)
-        writer.branch_writer(index)(out, record)
-        out.append(_NULLS[: len(writer.branches) - index - 1])
-        return b"".join(out)
+        """Return the wire bytes; `occurred_at` (ms) stands in for the record's own."""
+        prefix, writers = self._written or self._load_writers()
+        writer = writers.get(type(record)) or self._add_writer(type(record))
+        return writer.write(prefix, record, occurred_at)
 
     def decode(self, value: bytes) -> R:
         """Return the typed record; CodecError says what is wrong with the bytes."""
-        datum, column, body = self._read(value)
-        branch = self._by_name.get(datum["kind"])
-        if branch is None:
-            raise UnknownKindError(datum["kind"])
-        if branch.column != column:
+        schema_id = self._schema_id(value)
+        try:
+            readers = self._readers[schema_id]
+        except KeyError:
+            self._locked(schema_id)
+            readers = self._readers[schema_id] = {}
+        try:
+            kind, at = binary.read_string(value, _PREFIX_BYTES)
+            reader = readers.get(kind) or self._add_reader(schema_id, kind)
+            return reader.read(value, at)  # type: ignore[no-any-return]
+        except (ValueError, IndexError) as error:
             raise CodecError(
-                f"record of kind {datum['kind']} carries the branch {column or 'none'}, "
-                f"not {branch.column}"
-            )
-        return branch.from_datum(datum, body)  # type: ignore[no-any-return]
+                f"bytes of a {self.subject} record (schema id {schema_id}) are damaged: {error!r}"
+            ) from error
 
     def to_datum(self, value: bytes) -> dict[str, Any]:
-        """Return the record as Avro data: its columns and, by its name, the branch that is set."""
-        datum, column, body = self._read(value)
-        return {**datum, column: body}
+        """Return the record as Avro data as fastavro reads it: every column and every branch."""
+        import fastavro
 
-    def _read(self, value: bytes) -> tuple[dict[str, Any], str, dict[str, Any]]:
+        schema_id = self._schema_id(value)
+        self._locked(schema_id)
+        try:
+            datum = fastavro.schemaless_reader(
+                io.BytesIO(value[_PREFIX_BYTES:]), _version(schema_id).schema, None
+            )
+        except Exception as error:
+            raise CodecError(
+                f"bytes of a {self.subject} record (schema id {schema_id}) are damaged: {error!r}"
+            ) from error
+        return cast("dict[str, Any]", datum)
+
+    def _schema_id(self, value: bytes) -> int:
         if len(value) <= _PREFIX_BYTES or value[0] != _MAGIC:
             raise CodecError(
                 f"not a record of {self.subject}: expected 0x00 and a 4-byte schema id, "
                 f"found {value[:5].hex() or 'nothing'} ({len(value)} bytes)"
             )
-        schema_id = int.from_bytes(value[1:5], "big")
-        reader = self._readers.get(schema_id) or self._load_version(schema_id)
-        stream = io.BytesIO(value)
-        stream.seek(_PREFIX_BYTES)
-        try:
-            datum: Any = fastavro.schemaless_reader(stream, reader.columns, None)
-            start = stream.tell()
-            index = value.find(_PRESENT, start) - start
-            if not 0 <= index < len(reader.branches) or value[start : start + index].strip(b"\0"):
-                raise ValueError("no branch is set")  # noqa: TRY301 - one place words the error
-            stream.seek(start + index + 1)
-            body: Any = fastavro.schemaless_reader(stream, reader.branches[index], None)
-            rest = value[stream.tell() :]
-            if rest != _NULLS[: len(reader.branches) - index - 1]:
-                raise ValueError(f"{len(rest)} bytes after the branch")  # noqa: TRY301
-        except Exception as error:
-            raise CodecError(
-                f"bytes of a {self.subject} record (schema id {schema_id}) are damaged: {error!r}"
-            ) from error
-        return datum, reader.names[index], body
+        return int.from_bytes(value[1:5], "big")
 
-    def _load_writer(self) -> _Version:
-        newest = max(
-            (row for row in locked_schemas().values() if row.subject == self.subject),
-            key=lambda row: row.version,
-        )
-        self._writer = self._load_version(newest.schema_id)
-        return self._writer
-
-    def _load_version(self, schema_id: int) -> _Version:
+    def _locked(self, schema_id: int) -> LockedSchema:
         locked = locked_schemas().get(schema_id)
         if locked is None:
             raise UnknownSchemaError(schema_id)
@@ -217,60 +183,187 @@ class TopicCodec(Generic[R]):
             raise CodecError(
                 f"schema id {schema_id} belongs to {locked.subject}, not to {self.subject}"
             )
-        self._readers[schema_id] = _Version(schema_id, json.loads(_avro_text(locked.file)))
-        return self._readers[schema_id]
+        return locked
+
+    def _newest(self) -> LockedSchema:
+        rows = (row for row in locked_schemas().values() if row.subject == self.subject)
+        return max(rows, key=lambda row: row.version)
+
+    def _load_writers(self) -> tuple[bytes, dict[type, _Writer]]:
+        prefix = bytes([_MAGIC]) + self._newest().schema_id.to_bytes(4, "big")
+        self._written = prefix, {}
+        return self._written
+
+    def _add_writer(self, kind: type) -> _Writer:
+        _, writers = self._written or self._load_writers()
+        writer = writers[kind] = _Writer(_version(self._newest().schema_id), kind)
+        return writer
+
+    def _add_reader(self, schema_id: int, kind: str) -> _Reader:
+        cls = self._by_name.get(kind)
+        if cls is None:
+            raise UnknownKindError(kind)
+        reader = self._readers[schema_id][kind] = _Reader(_version(schema_id), cls)
+        return reader
 
 
 class _Version:
-    """One schema version, taken apart into its columns and its branches.
+    """One schema version, taken apart into its columns and its branches."""
 
-    Each part is made self-contained: fastavro copies the table of named types with every call,
-    and with one table for all kinds that copy would cost more than the record.
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.schema = _without_logical_types(schema)
+        self.definitions = dict(_definitions(self.schema))
+        fields = self.schema["fields"]
+        if fields[0]["name"] != "kind":
+            raise CodecError(f"schema {schema['name']}: `kind` is not the first column")
+        self.columns = [field for field in fields[1:] if not _is_branch(field)]
+        branches = [field for field in fields if _is_branch(field)]
+        self.branches = {field["name"]: field["type"][1]["fields"] for field in branches}
+        self.index = {field["name"]: number for number, field in enumerate(branches)}
+
+
+@lru_cache(maxsize=64)
+def _version(schema_id: int) -> _Version:
+    return _Version(json.loads(schema_text(schema_id)))
+
+
+class _Writer:
+    """Writes one kind in one version.
+
+    Avro writes a record as its fields in order and a null branch as one zero byte, so the columns
+    and the one branch that is set are written and the rest is filled in.
     """
 
-    def __init__(self, schema_id: int, schema: dict[str, Any]) -> None:
-        self.prefix = bytes([_MAGIC]) + schema_id.to_bytes(4, "big")
-        plain = _without_logical_types(schema)
-        definitions = dict(_definitions(plain))
-        columns = [field for field in plain["fields"] if not _is_branch(field)]
-        branches = [field for field in plain["fields"] if _is_branch(field)]
-        whole = {**plain, "name": "Columns", "fields": columns}
-        self.columns = parse_schema(_self_contained(whole, definitions, set()), {})
-        self.branches = [
-            parse_schema(_self_contained(field["type"][1], definitions, set()), {})
-            for field in branches
-        ]
-        self.names = [field["name"] for field in branches]
-        self.index = {name: number for number, name in enumerate(self.names)}
-        self._definitions = definitions
-        self._branch_fields = [field["type"][1]["fields"] for field in branches]
-        self._branch_writers: dict[int, binary.Write] = {}
-        plain_columns = [field for field in columns if field["name"] != "kind"]
-        if columns[0]["name"] != "kind":
-            raise CodecError(f"schema id {schema_id}: `kind` is not the first column")
-        names = [field["name"] for field in plain_columns]
-        self.write_columns = binary.record_writer(plain_columns, definitions)
-        self._columns_get = attrgetter(*names)
-        self._columns_write = tuple(
-            binary.writer_of(field["type"], definitions) for field in plain_columns
-        )
+    def __init__(self, version: _Version, kind: type) -> None:
+        column = branch_name(kind.__name__)
+        names = [field["name"] for field in version.columns]
+        self._kind = binary.text(kind.__name__)
+        get = attrgetter(*names)
+        self._get = get if len(names) > 1 else lambda record: (get(record),)
         self._at = names.index("occurred_at") if "occurred_at" in names else -1
+        self._columns = tuple(
+            binary.writer_of(field["type"], version.definitions) for field in version.columns
+        )
+        self._before = bytes(version.index[column]) + _PRESENT
+        self._branch = binary.record_writer(version.branches[column], version.definitions)
+        self._behind = bytes(len(version.branches) - version.index[column] - 1)
 
-    def write_columns_at(self, out: list[bytes], record: Any, occurred_at: int) -> None:
-        """Write the columns with another instant than the record's own."""
-        values = list(self._columns_get(record))
-        if self._at >= 0:
-            values[self._at] = occurred_at
-        for write, value in zip(self._columns_write, values, strict=True):
+    def write(self, prefix: bytes, record: Any, occurred_at: int | None) -> bytes:
+        values = self._get(record)
+        if occurred_at is not None and self._at >= 0:
+            values = (*values[: self._at], occurred_at, *values[self._at + 1 :])
+        out = [prefix, self._kind]
+        for write, value in zip(self._columns, values, strict=True):
             write(out, value)
+        out.append(self._before)
+        self._branch(out, record)
+        out.append(self._behind)
+        return b"".join(out)
 
-    def branch_writer(self, index: int) -> binary.Write:
-        """Return the writer of a branch; made when a kind is first written."""
-        writer = self._branch_writers.get(index)
-        if writer is None:
-            fields = self._branch_fields[index]
-            writer = self._branch_writers[index] = binary.record_writer(fields, self._definitions)
-        return writer
+
+class _Reader:
+    """Reads one kind from one version, straight into an object of its class."""
+
+    def __init__(self, version: _Version, kind: type) -> None:
+        column = branch_name(kind.__name__)
+        if column not in version.index:
+            raise CodecError(f"records of this version have no branch {column}")
+        nested = dict(_nested_classes(kind))
+
+        def make(name: str, fields: list[str]) -> binary.Make:
+            return _maker(nested.get(name), fields)
+
+        def part(fields: list[dict[str, Any]]) -> tuple[tuple[binary.Read, Set | None], ...]:
+            return tuple(
+                (
+                    binary.reader_of(field["type"], version.definitions, make),
+                    setters.pop(field["name"], None),
+                )
+                for field in fields
+            )
+
+        setters = _setters(kind)
+        self._kind = kind
+        self._columns = part(version.columns)
+        self._before = bytes(version.index[column]) + _PRESENT
+        self._branch = part(version.branches[column])
+        self._behind = bytes(len(version.branches) - version.index[column] - 1)
+        self._missing = _defaults(kind, setters)
+
+    def read(self, data: bytes, at: int) -> Any:
+        made: Any = object.__new__(self._kind)
+        for read, put in self._columns:
+            value, at = read(data, at)
+            if put is not None:
+                put(made, value)
+        if not data.startswith(self._before, at):
+            raise ValueError(f"the branch of {self._kind.__name__} is not the one that is set")
+        at += len(self._before)
+        for read, put in self._branch:
+            value, at = read(data, at)
+            if put is not None:
+                put(made, value)
+        if at + len(self._behind) != len(data) or not data.endswith(self._behind):
+            raise ValueError("the record does not end where its branch does")
+        for put, default in self._missing:
+            put(made, default())
+        return made
+
+
+Set = Callable[[Any, Any], None]
+
+
+def _setters(cls: type) -> dict[str, Set]:
+    """Return what sets each field: the slots themselves, since frozen classes refuse setattr."""
+    return {field.name: getattr(cls, field.name).__set__ for field in dataclasses.fields(cls)}
+
+
+def _defaults(cls: type, missing: Mapping[str, Set]) -> tuple[tuple[Set, Callable[[], Any]], ...]:
+    """Return how fields that a version lacks get their defaults."""
+    found: list[tuple[Set, Callable[[], Any]]] = []
+    for field in dataclasses.fields(cls):
+        if field.name not in missing:
+            continue
+        if field.default_factory is not dataclasses.MISSING:
+            found.append((missing[field.name], field.default_factory))
+        elif field.default is not dataclasses.MISSING:
+            found.append((missing[field.name], partial(_same, field.default)))
+        else:
+            raise CodecError(f"{cls.__name__}.{field.name} is in no record of this version")
+    return tuple(found)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _maker(cls: type | None, fields: list[str]) -> binary.Make:
+    """Return what makes a nested record of its fields' values; of an unknown one, nothing."""
+    if cls is None:
+        return lambda _: None
+    setters = _setters(cls)
+    puts = tuple(setters.pop(name, None) for name in fields)
+    missing = _defaults(cls, setters)
+
+    def make(values: list[Any]) -> Any:
+        made: Any = object.__new__(cls)
+        for put, value in zip(puts, values, strict=True):
+            if put is not None:
+                put(made, value)
+        for put, default in missing:
+            put(made, default())
+        return made
+
+    return make
+
+
+def _nested_classes(cls: type) -> Iterator[tuple[str, type]]:
+    """Yield the dataclasses that the fields of a class are made of, by name, at any depth."""
+    for hint in typing.get_type_hints(cls).values():
+        for part in (hint, *typing.get_args(hint)):
+            if isinstance(part, type) and dataclasses.is_dataclass(part):
+                yield part.__name__, part
+                yield from _nested_classes(part)
 
 
 def _definitions(schema: Any) -> Iterator[tuple[str, Any]]:
@@ -283,31 +376,6 @@ def _definitions(schema: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(schema, list):
         for item in schema:
             yield from _definitions(item)
-
-
-def _self_contained(schema: Any, definitions: Mapping[str, Any], seen: set[str]) -> Any:
-    """Return a part of a schema with each named type defined where it is first used."""
-    if isinstance(schema, str) and schema in definitions and schema not in seen:
-        return _self_contained(definitions[schema], definitions, seen)
-    if isinstance(schema, list):
-        return [_self_contained(item, definitions, seen) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("type") == "record":
-        if schema["name"] in seen:
-            return schema["name"]
-        seen.add(schema["name"])
-        fields = [
-            {**field, "type": _self_contained(field["type"], definitions, seen)}
-            for field in schema["fields"]
-        ]
-        return {**schema, "fields": fields}
-    return {
-        key: _self_contained(value, definitions, seen)
-        if key in ("type", "items", "values")
-        else value
-        for key, value in schema.items()
-    }
 
 
 def _is_branch(field: Mapping[str, Any]) -> bool:
@@ -324,56 +392,6 @@ def _without_logical_types(schema: Any) -> Any:
     if isinstance(schema, list):
         return [_without_logical_types(item) for item in schema]
     return schema
-
-
-class _Branch:
-    """How one kind's own fields become an Avro record and come back; compiled once."""
-
-    def __init__(self, kind: type, columns: tuple[str, ...]) -> None:
-        self.kind = kind
-        self.kind_name = kind.__name__
-        self.column = branch_name(kind.__name__)
-        self.kind_bytes = binary.text(kind.__name__)
-        self._columns = columns
-        hints = typing.get_type_hints(kind)
-        own = [f.name for f in dataclasses.fields(kind) if f.name not in columns]
-        self._own = tuple((name, _reader_of(hints[name])) for name in own)
-
-    def from_datum(self, datum: Mapping[str, Any], body: Mapping[str, Any]) -> Any:
-        fields = {name: datum[name] for name in self._columns if name in datum}
-        for name, back in self._own:
-            if name in body:
-                value = body[name]
-                fields[name] = value if back is None else back(value)
-        return self.kind(**fields)
-
-
-Converter = Callable[[Any], Any] | None
-
-
-def _reader_of(hint: Any) -> Converter:
-    """Return how Avro data becomes a value of this annotation; None is as is."""
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        inner = _reader_of(next(a for a in typing.get_args(hint) if a is not type(None)))
-        return None if inner is None else (lambda value: None if value is None else inner(value))
-    if origin is tuple:
-        item = _reader_of(typing.get_args(hint)[0])
-        return tuple if item is None else (lambda items: tuple(map(item, items)))
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _record_reader(hint)
-    return None
-
-
-def _record_reader(cls: type) -> Converter:
-    hints = typing.get_type_hints(cls)
-    parts = tuple((f.name, _reader_of(hints[f.name])) for f in dataclasses.fields(cls))
-
-    def back(datum: Mapping[str, Any]) -> Any:
-        known = ((name, convert) for name, convert in parts if name in datum)
-        return cls(**{n: datum[n] if c is None else c(datum[n]) for n, c in known})
-
-    return back
 
 
 # --------------------------------------------------------------------------- the topics' codecs

@@ -88,17 +88,14 @@ class WorkflowOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedJob:
-    """A node of a run's DAG as it is known before anything ran (a matrix job is one node).
-
-    `caller` is the key of the job whose `uses` brought this one in.
-    """
+    """A node of a DAG before it ran; a matrix job is one node, and so is one that calls."""
 
     job_id: str
     key: str
     name: str
     needs: tuple[str, ...] = ()
     matrix: bool = False
-    caller: str = ""
+    calls: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,10 +312,14 @@ class MatrixExpanded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowCalled(Event):
-    """The job's reusable workflow begins; `inputs_json` is the object of its typed inputs."""
+    """The job's reusable workflow begins; `inputs_json` is the object of its typed inputs.
+
+    `jobs` are the called workflow's own; callers among them bring theirs when they begin.
+    """
 
     workflow: str
     inputs_json: str
+    jobs: tuple[PlannedJob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,10 +30,34 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that all workers of this test run share."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+def run_dir() -> Path:
+    """Return the folder that all workers of this test run share, and no other run.
+
+    Not below pytest's own: that one's parent is closed to other users whenever a run starts, and
+    servers and jobs that run as other users would lose their files.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+    folder = Path(tempfile.gettempdir()) / f"tailrace-tests-{run}"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tidy(run_dir: Path) -> Iterator[None]:
+    """Leave nothing behind; with several workers the last one finds it empty of servers."""
+    yield
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+@pytest.fixture
+def open_folder(run_dir: Path) -> Iterator[Path]:
+    """Yield a folder that every user may enter and write: jobs run as users of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="open-", dir=run_dir))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

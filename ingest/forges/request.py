@@ -79,12 +79,15 @@ def event_name(name: str, header: str) -> str:
 
 
 def delivery_id(provider: str, given: str, request: WebhookRequest) -> str:
-    """Return the id of a delivery; one without a usable id of its own is named by its bytes."""
+    """Return the id of a delivery; one without a usable id of its own is named by its bytes.
+
+    The repository is part of it: whoever may send for one can't name another's deliveries.
+    """
     if not given:
         given = f"sha256-{request.sha256[:40]}"
     elif len(given) > DELIVERY_ID_CHARS_MAX or _DELIVERY_ID.fullmatch(given) is None:
         given = f"id-{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:40]}"
-    return f"{provider}:{given}"
+    return f"{provider}:{request.repository}:{given}"
 
 
 def obj(value: object) -> Json:

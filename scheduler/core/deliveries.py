@@ -10,13 +10,13 @@ from scheduler.core.evolve import number_name
 from scheduler.core.index import Index
 from scheduler.core.outputs import Cause, Output
 from scheduler.core.state import Delivery, Outcome, Repository, State
-from scheduler.core.view import plan_view
+from scheduler.core.view import plan_view, planned_jobs
 from schemas import events as e
 from schemas.codec import event_id, run_planned_id
-from schemas.ids import job_id, run_id
+from schemas.ids import run_id
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_template
-from schemas.workflow.plan import JobPlan, WorkflowPlan
+from schemas.workflow.plan import WorkflowPlan
 
 GIT_UNREACHABLE = "infra.git_unreachable"
 _FORK_EVENTS = ("pull_request", "pull_request_review", "pull_request_review_comment")
@@ -81,12 +81,6 @@ def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterat
         planned = _planned(state, repository, delivery, outcome, plan, cause)
         yield planned
         yield from orchestration.begin(state, index, planned.run_id or "", cause)
-
-
-def has_matrix(job: JobPlan) -> bool:
-    """Say whether the job becomes legs (a strategy that is one expression may hold a matrix)."""
-    strategy = job.strategy
-    return strategy is not None and (strategy.matrix is not None or strategy.whole is not None)
 
 
 def _is_untrusted(delivery: Delivery) -> bool:
@@ -206,15 +200,5 @@ def _planned(
         number=delivery.number,
         fork=untrusted,
         approval_required=untrusted and repository.fork_pull_requests == "approve",
-        jobs=tuple(
-            e.PlannedJob(
-                job_id=job_id(run, job.id),
-                key=job.id,
-                name=job.name or job.local_id,
-                needs=job.needs,
-                matrix=has_matrix(job),
-                caller=job.parent or "",
-            )
-            for job in plan.jobs
-        ),
+        jobs=planned_jobs(plan, None, run),
     )

@@ -195,20 +195,7 @@ def _run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
             workflow_name=event.workflow_name,
         ),
     )
-    ids = {planned.key: planned.job_id for planned in event.jobs}
-    for planned in event.jobs:
-        state.jobs.put(
-            planned.job_id,
-            Job(
-                job_id=planned.job_id,
-                run_id=run_id,
-                key=planned.key,
-                name=planned.name,
-                caller=ids.get(planned.caller),
-                called=[ids[p.key] for p in event.jobs if p.caller == planned.key],
-                last_event=event.event_id,
-            ),
-        )
+    _add_jobs(state, run_id, event.jobs, None, event.event_id)
     state.runs.put(
         run_id,
         Run(
@@ -228,6 +215,25 @@ def _run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
     _outcome_handled(state, index, delivery)
 
 
+def _add_jobs(
+    state: State, run_id: str, jobs: tuple[e.PlannedJob, ...], caller: Job | None, event_id: str
+) -> None:
+    for planned in jobs:
+        state.jobs.put(
+            planned.job_id,
+            Job(
+                job_id=planned.job_id,
+                run_id=run_id,
+                key=planned.key,
+                name=planned.name,
+                caller=caller.job_id if caller else None,
+                cancel=caller.cancel if caller else "",
+                cancel_actor=caller.cancel_actor if caller else "",
+                last_event=event_id,
+            ),
+        )
+
+
 def _run_approved(state: State, _: Index, event: e.RunApproved) -> None:
     run = state.runs.get(event.run_id)
     if run is not None:
@@ -239,10 +245,8 @@ def _run_finished(state: State, index: Index, event: e.RunFinished) -> None:
     run = state.runs.get(event.run_id)
     if run is None:
         return
-    for job_id in run.jobs:
-        for leg_id in state.jobs[job_id].legs:
-            state.jobs.drop(leg_id)
-        state.jobs.drop(job_id)
+    for job in jobs_of(state, run):
+        state.jobs.drop(job.job_id)
     state.plans.drop(run.run_id)
     state.runs.drop(run.run_id)
     index.views.pop(run.run_id, None)
@@ -257,19 +261,26 @@ def _cancel_requested(state: State, _: Index, event: e.CancelRequested) -> None:
         run.cancel, run.cancel_actor = reason, event.actor
         state.runs.put(run.run_id, run)
     for job in jobs_of(state, run):
-        wanted = event.job_id is None or event.job_id in (job.job_id, job.parent)
-        if wanted and job.phase not in _ENDS_WITH_OTHERS and not job.cancel:
+        if event.job_id is not None and not is_part_of(job.job_id, event.job_id):
+            continue
+        if job.phase not in _ENDS_WITH_OTHERS and not job.cancel:
             job.cancel, job.cancel_actor = reason, event.actor
             state.jobs.put(job.job_id, job)
 
 
+def is_part_of(job_id: str, whole: str) -> bool:
+    """Say whether a job is another one, a leg of it, or called by it (at any depth)."""
+    return job_id == whole or job_id.startswith(f"{whole}.")
+
+
 def jobs_of(state: State, run: Run) -> list[Job]:
-    """Return the run's jobs in plan order, every matrix job followed by its legs."""
-    found = []
-    for job_id in run.jobs:
-        job = state.jobs[job_id]
+    """Return the run's jobs in plan order, each followed by its legs and the jobs it called."""
+    found: list[Job] = []
+    waiting = list(reversed(run.jobs))
+    while waiting:
+        job = state.jobs[waiting.pop()]
         found.append(job)
-        found += [state.jobs[leg] for leg in job.legs]
+        waiting += reversed((*job.legs, *job.called))
     return found
 
 
@@ -304,8 +315,10 @@ def _workflow_called(state: State, _: Index, event: e.WorkflowCalled) -> None:
     job = state.jobs[event.job_id or ""]
     job.phase = JobPhase.CALLED
     job.inputs_json = event.inputs_json
+    job.called = [planned.job_id for planned in event.jobs]
     job.last_event = event.event_id
     state.jobs.put(job.job_id, job)
+    _add_jobs(state, job.run_id, event.jobs, job, event.event_id)
 
 
 def _job_scheduled(state: State, index: Index, event: e.JobScheduled) -> None:
@@ -428,41 +441,34 @@ def _end(state: State, index: Index, job: Job, conclusion: str) -> None:
     state.jobs.put(job.job_id, job)
     run.outputs_bytes += sum(len(k) + len(v) for k, v in job.outputs.items())
     state.runs.put(run.run_id, run)
-    if job.parent is not None:
-        _end_matrix(state, index, run, state.jobs[job.parent])
+    _end_whole(state, index, run, job)
+
+
+def _end_whole(state: State, index: Index, run: Run, part: Job) -> None:
+    """Count a terminal job; end the matrix or the caller whose last part it was."""
+    if part.parent is not None:
+        whole = state.jobs[part.parent]
+        parts = [state.jobs[leg] for leg in whole.legs]
+    elif part.caller is not None:
+        whole = state.jobs[part.caller]
+        parts = [state.jobs[inner] for inner in whole.called]
     else:
-        _end_node(state, index, run, job)
-
-
-def _end_matrix(state: State, index: Index, run: Run, matrix: Job) -> None:
-    legs = [state.jobs[leg] for leg in matrix.legs]
-    if any(leg.phase is not JobPhase.DONE for leg in legs):
+        run.open_jobs -= 1
         return
-    matrix.phase = JobPhase.DONE
-    matrix.result = _worst(leg.result for leg in legs)
-    matrix.conclusion = _worst(leg.conclusion for leg in legs)
-    matrix.tolerated = any(leg.tolerated for leg in legs)
-    for leg in legs:  # as on GitHub the last leg that sets an output wins
-        matrix.outputs.update({name: text for name, text in leg.outputs.items() if text})
-    state.jobs.put(matrix.job_id, matrix)
-    _end_node(state, index, run, matrix)
-
-
-def _end_node(state: State, index: Index, run: Run, node: Job) -> None:
-    """Count down the run, and end the caller whose last job this was."""
-    run.open_jobs -= 1
-    caller = state.jobs.get(node.caller)
-    if caller is None or caller.phase is not JobPhase.CALLED:
+    if whole.phase is JobPhase.DONE or any(job.phase is not JobPhase.DONE for job in parts):
         return
-    inner = [state.jobs[job_id] for job_id in caller.called]
-    if any(job.phase is not JobPhase.DONE for job in inner):
-        return
-    caller.phase = JobPhase.DONE
-    caller.result = _worst(job.result for job in inner)
-    caller.conclusion = _worst(job.conclusion for job in inner)
-    caller.outputs = index.view(state, run.run_id).call_outputs(state, run, caller)
-    state.jobs.put(caller.job_id, caller)
-    _end_node(state, index, run, caller)
+    whole.phase = JobPhase.DONE
+    whole.result = _worst(job.result for job in parts)
+    whole.conclusion = _worst(
+        e.Conclusion.SUCCESS.value if job.tolerated else job.conclusion for job in parts
+    )
+    if part.parent is not None:
+        for leg in parts:  # as on GitHub the last leg that sets an output wins
+            whole.outputs.update({name: text for name, text in leg.outputs.items() if text})
+    else:
+        whole.outputs = index.view(state, run.run_id).call_outputs(state, run, whole)
+    state.jobs.put(whole.job_id, whole)
+    _end_whole(state, index, run, whole)
 
 
 _SEVERITY = ("failure", "timed_out", "cancelled", "success", "skipped")

@@ -9,8 +9,8 @@ from scheduler.core.evolve import RUN_OUTPUTS_BYTES_MAX, exceeds_outputs, jobs_o
 from scheduler.core.ids import about_job, about_run
 from scheduler.core.index import Index
 from scheduler.core.outputs import Cause, Order, Output
-from scheduler.core.state import LIVE, Job, JobPhase, Run, State
-from scheduler.core.view import RunView
+from scheduler.core.state import ACTIVE, LIVE, Job, JobPhase, Run, State
+from scheduler.core.view import RunView, planned_jobs, sibling
 from schemas import events as e
 from schemas.codec import event_id
 from schemas.ids import job_id
@@ -55,27 +55,23 @@ def _is_due(state: State, index: Index, run: Run, job: Job) -> bool:
     if run.awaits_approval and not job.cancel:
         return False
     caller = state.jobs.get(job.caller)
-    if caller is not None and caller.phase not in (JobPhase.CALLED, JobPhase.DONE):
+    if caller is not None and caller.phase is not JobPhase.CALLED:
         return False
-    needs = index.view(state, run.run_id).jobs[job.key].needs
-    return all(state.jobs[f"{run.run_id}.{key}"].phase is JobPhase.DONE for key in needs)
+    view = index.view(state, run.run_id)
+    needs = view.jobs[job.key].needs
+    return all(state.jobs[sibling(job, key)].phase is JobPhase.DONE for key in needs)
 
 
 def _resolve(state: State, index: Index, run: Run, job: Job, cause: Cause) -> Iterator[Output]:
     """Decide about one job whose needs are over: run, expand, skip, cancel or fail it."""
     view = index.view(state, run.run_id)
-    caller = state.jobs.get(job.caller)
     try:
-        if (caller is not None and caller.phase is JobPhase.DONE) or not view.holds(
-            state, run, job
-        ):
+        if not view.holds(state, run, job):
             yield from _end_unrun(state, index, run, job, cause)
         elif (legs := view.legs(state, run, job)) is not None:
             yield from _expand(state, index, run, job, legs, cause)
-        elif view.jobs[job.key].uses is not None:
-            yield from _call(state, index, run, job, cause)
         else:
-            yield _schedule(state, index, view, run, job, cause, reason="first")
+            yield from _begin_job(state, index, run, job, cause)
     except LanguageError as error:
         yield e.JobFailed(
             **about_job(e.JobFailed, run, job, cause),
@@ -83,6 +79,15 @@ def _resolve(state: State, index: Index, run: Run, job: Job, cause: Cause) -> It
             message=f"{run.workflow}:{view.jobs[job.key].line}: job {job.key}: {error}",
         )
         yield from after_end(state, index, run, job, cause)
+
+
+def _begin_job(state: State, index: Index, run: Run, job: Job, cause: Cause) -> Iterator[Output]:
+    """Queue a job, or begin the workflow that it calls; raises LanguageError."""
+    view = index.view(state, run.run_id)
+    if view.jobs[job.key].uses is not None:
+        yield from _call(state, index, run, job, cause)
+    else:
+        yield _schedule(state, index, view, run, job, cause, reason="first")
 
 
 def _end_unrun(state: State, index: Index, run: Run, job: Job, cause: Cause) -> Iterator[Output]:
@@ -97,8 +102,6 @@ def _expand(
     state: State, index: Index, run: Run, job: Job, legs: tuple[Leg, ...], cause: Cause
 ) -> Iterator[Output]:
     view = index.view(state, run.run_id)
-    if view.jobs[job.key].uses is not None:
-        raise LanguageError("a matrix of called workflows is not supported")
     made = []
     for number, values in enumerate(legs):
         matrix_json = json.dumps(values, ensure_ascii=False)
@@ -123,7 +126,7 @@ def _next_legs(state: State, index: Index, run: Run, matrix: Job, cause: Cause) 
     view = index.view(state, run.run_id)
     limit = view.max_parallel(state, run, matrix)
     legs = [state.jobs[leg] for leg in matrix.legs]
-    active = sum(leg.phase in LIVE or leg.phase is JobPhase.QUEUED for leg in legs)
+    active = sum(leg.phase in ACTIVE for leg in legs)
     for leg in legs:
         if leg.phase is not JobPhase.WAITING or leg.attempt or leg.cancel:
             continue
@@ -138,7 +141,7 @@ def _next_legs(state: State, index: Index, run: Run, matrix: Job, cause: Cause) 
             continue
         active += 1
         try:
-            yield _schedule(state, index, view, run, leg, cause, reason="first")
+            yield from _begin_job(state, index, run, leg, cause)
         except LanguageError as error:
             yield e.JobFailed(
                 **about_job(e.JobFailed, run, leg, cause),
@@ -151,11 +154,14 @@ def _next_legs(state: State, index: Index, run: Run, matrix: Job, cause: Cause) 
 def _call(state: State, index: Index, run: Run, job: Job, cause: Cause) -> Iterator[Output]:
     view = index.view(state, run.run_id)
     call = view.jobs[job.key].call
+    if call is None:
+        raise LanguageError(f"the workflow {view.jobs[job.key].uses} was not read at planning")
     inputs = view.call_inputs(state, run, job)
     yield e.WorkflowCalled(
         **about_job(e.WorkflowCalled, run, job, cause),
-        workflow=call.path if call else view.jobs[job.key].uses or "",
+        workflow=call.path,
         inputs_json=json.dumps(inputs, ensure_ascii=False),
+        jobs=planned_jobs(view.plan, job.key, job.job_id),
     )
     inner = [state.jobs[inner_id] for inner_id in job.called]
     yield from advance(state, index, run, inner, cause)
@@ -223,7 +229,7 @@ def _finish(state: State, run: Run, cause: Cause) -> Iterator[Output]:
 
 def _conclusion(run: Run, jobs: list[Job]) -> tuple[str, str]:
     """Return the run's conclusion and reason from its nodes (matrix jobs, not their legs)."""
-    found = {job.conclusion for job in jobs if not job.tolerated}
+    found = {e.Conclusion.SUCCESS if job.tolerated else job.conclusion for job in jobs}
     if run.cancel and e.Conclusion.CANCELLED in found:
         return e.Conclusion.CANCELLED, run.cancel
     if found & {e.Conclusion.FAILURE, e.Conclusion.TIMED_OUT}:
@@ -241,17 +247,17 @@ def _conclusion(run: Run, jobs: list[Job]) -> tuple[str, str]:
 def after_end(state: State, index: Index, run: Run, job: Job, cause: Cause) -> Iterator[Output]:
     """Decide what follows a job that is terminal: siblings, dependants, callers, the run."""
     view = index.view(state, run.run_id)
-    node = job
-    if job.parent is not None:
-        node = state.jobs[job.parent]
-        if node.phase is not JobPhase.DONE:
-            yield from _siblings(state, index, run, job, node, cause)
-            return
     following: list[Job] = []
+    node = job
     while True:
-        keys = view.dependents[node.key]
-        following += [state.jobs[f"{run.run_id}.{key}"] for key in keys]
-        following += [state.jobs[inner] for inner in node.called]
+        if node.parent is not None:
+            matrix = state.jobs[node.parent]
+            if matrix.phase is not JobPhase.DONE:
+                yield from _siblings(state, index, run, node, matrix, cause)
+                break
+            node = matrix
+            continue
+        following += [state.jobs[sibling(node, key)] for key in view.dependents[node.key]]
         caller = state.jobs.get(node.caller)
         if caller is None or caller.phase is not JobPhase.DONE:
             break

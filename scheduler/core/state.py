@@ -36,6 +36,9 @@ class JobPhase(StrEnum):
 #: Phases in which an attempt holds a slot, or may still report its end.
 LIVE = frozenset({JobPhase.ASSIGNED, JobPhase.STARTED, JobPhase.LOST})
 
+#: Phases that count for max-parallel.
+ACTIVE = LIVE | {JobPhase.QUEUED, JobPhase.CALLED}
+
 
 class Repository(msgspec.Struct, omit_defaults=True):
     """A repository's settings and the ring of its remembered deliveries."""
@@ -93,7 +96,10 @@ class Delivery(msgspec.Struct, omit_defaults=True):
 
 
 class Run(msgspec.Struct, omit_defaults=True):
-    """A run with at least one job that is not terminal."""
+    """A run with at least one job that is not terminal.
+
+    `jobs` are those of its own workflow; their legs and called jobs hang on them.
+    """
 
     run_id: str
     repository: str
@@ -128,7 +134,10 @@ class Plan(msgspec.Struct, omit_defaults=True):
 
 
 class Job(msgspec.Struct, omit_defaults=True):
-    """A job, a matrix job or a leg; `result` is what `needs` of others see."""
+    """A job, a matrix job, a leg or a caller; `result` is what `needs` of others see.
+
+    `parent` is the matrix job of a leg, `caller` the job that called the workflow this one is in.
+    """
 
     job_id: str
     run_id: str

@@ -6,17 +6,21 @@ Derived from the `Plan` row and made once a run; everything here is a function o
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from schemas import events as e
+from schemas.ids import job_id
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_condition, evaluate_value, to_string
 from schemas.workflow.matrix import Leg, leg_name
 from schemas.workflow.plan import JobPlan, WorkflowPlan
 from schemas.workflow.plan_json import job_to_json, plan_from_json
-from schemas.workflow.secrets import secret_names
+from schemas.workflow.secrets import repository_secret_names
 from schemas.workflow.status import JobScope
 from schemas.workflow.strategy import Strategy, resolve_strategy
+from schemas.workflow.triggers import resolve_inputs
 
 if TYPE_CHECKING:
     from scheduler.core.state import Job, Plan, Run, State
@@ -24,6 +28,40 @@ if TYPE_CHECKING:
 TIMEOUT_MINUTES_DEFAULT = 360
 _MINUTE_MS = 60_000
 PLANS_CACHED = 256
+#: The `strategy` context of a job without a matrix.
+_ALONE: dict[str, Value] = {
+    "fail-fast": True, "job-index": 0, "job-total": 1, "max-parallel": 1,
+}  # fmt: skip
+
+
+def sibling(job: Job, key: str) -> str:
+    """Return the id that a job of the same workflow has, beside this one.
+
+    The jobs of a called workflow hang on their caller (`run.deploy.test`), so that each leg of a
+    matrix of calls (`run.deploy.0.test`) has its own.
+    """
+    return job_id(job.caller or job.run_id, key.rpartition(".")[2])
+
+
+def planned_jobs(plan: WorkflowPlan, caller: str | None, whole: str) -> tuple[e.PlannedJob, ...]:
+    """Return the nodes of the workflow itself (None), or of the one that a job calls."""
+    return tuple(
+        e.PlannedJob(
+            job_id=job_id(whole, job.local_id),
+            key=job.id,
+            name=job.name or job.local_id,
+            needs=job.needs,
+            matrix=_has_matrix(job),
+            calls=job.call.path if job.call else "",
+        )
+        for job in plan.children(caller)
+    )
+
+
+def _has_matrix(job: JobPlan) -> bool:
+    """Say whether a job becomes legs; a strategy that is one expression may hold a matrix."""
+    strategy = job.strategy
+    return strategy is not None and (strategy.matrix is not None or strategy.whole is not None)
 
 
 class PlanView:
@@ -52,7 +90,8 @@ class PlanView:
         found = self._for_runner.get(key)
         if found is None:
             job = self.jobs[key]
-            found = self._for_runner[key] = job_to_json(job), secret_names(job, self.plan)
+            names = repository_secret_names(self.plan, job)
+            found = self._for_runner[key] = job_to_json(job), names
         return found
 
 
@@ -127,20 +166,23 @@ class RunView:
         repository = state.repositories.get(run.repository)
         variables: dict[str, Value] = {**(repository.variables if repository else {})}
         contexts: dict[str, Value] = {
-            "needs": self.needs(state, run, job),
+            "needs": self.needs(state, job),
             "vars": variables,
             "inputs": self.inputs(state, job),
         }
         if job.matrix_json is not None and job.parent is not None:
             contexts["matrix"] = json.loads(job.matrix_json)
             contexts["strategy"] = self.strategy(state, run, job)
+        else:
+            contexts["matrix"] = None
+            contexts["strategy"] = dict(_ALONE)
         return contexts
 
-    def needs(self, state: State, run: Run, job: Job) -> dict[str, Value]:
+    def needs(self, state: State, job: Job) -> dict[str, Value]:
         """Return the `needs` context: results and outputs of the direct needs."""
         found: dict[str, Value] = {}
         for key in self.jobs[job.key].needs:
-            need = state.jobs[f"{run.run_id}.{key}"]
+            need = state.jobs[sibling(job, key)]
             outputs: dict[str, Value] = {**need.outputs}
             found[self.jobs[key].local_id] = {"result": need.result, "outputs": outputs}
         return found
@@ -161,7 +203,7 @@ class RunView:
     def holds(self, state: State, run: Run, job: Job) -> bool:
         """Say whether the job's `if` holds now; raises LanguageError."""
         results = {
-            self.jobs[key].local_id: state.jobs[f"{run.run_id}.{key}"].result
+            self.jobs[key].local_id: state.jobs[sibling(job, key)].result
             for key in self.ancestors[job.key]
         }
         cancelled = bool(run.cancel or job.cancel)
@@ -236,11 +278,8 @@ class RunView:
     ) -> Value:
         """Evaluate a field outside the moment in which a mistake in it can fail the job."""
         if isinstance(template, str) and "${{" in template:
-            contexts = {**self.contexts(state, run, job)}
-            contexts.setdefault("matrix", {})
-            contexts.setdefault("strategy", {})
             try:
-                return evaluate_value(template, contexts)
+                return evaluate_value(template, self.contexts(state, run, job))
             except LanguageError:
                 return default
         return default if template is None else template
@@ -260,16 +299,18 @@ class RunView:
     def call_inputs(self, state: State, run: Run, job: Job) -> dict[str, Value]:
         """Return the typed inputs that a calling job hands over; raises LanguageError."""
         plan = self.jobs[job.key]
-        given = evaluate_value({**plan.with_}, self.contexts(state, run, job))
-        inputs: dict[str, Value] = {}
+        contexts = self.contexts(state, run, job)
+        given = evaluate_value({**plan.with_}, contexts)
         declared = plan.call.inputs if plan.call else {}
-        for name, spec in declared.items():
-            default: Value = spec.default
-            if default is None:
-                default = {"boolean": False, "number": 0}.get(spec.type, "")
-            inputs[name] = evaluate_value(default, {"github": self.github(run)})
-        if isinstance(given, dict):
-            inputs.update(given)
+        defaults = {"github": contexts["github"], "inputs": contexts["inputs"],
+                    "vars": contexts["vars"]}  # fmt: skip
+        evaluated = {
+            name: replace(spec, default=evaluate_value(spec.default, defaults))
+            for name, spec in declared.items()
+        }
+        inputs, problems = resolve_inputs(evaluated, given if isinstance(given, dict) else {})
+        if problems:
+            raise LanguageError(f"calling {plan.uses}: {'; '.join(problems)}")
         return inputs
 
     def call_outputs(self, state: State, run: Run, caller: Job) -> dict[str, str]:
@@ -278,8 +319,8 @@ class RunView:
         if call is None:
             return {}
         jobs: dict[str, Value] = {}
-        for job_id in caller.called:
-            inner = state.jobs[job_id]
+        for inner_id in caller.called:
+            inner = state.jobs[inner_id]
             outputs: dict[str, Value] = {**inner.outputs}
             jobs[self.jobs[inner.key].local_id] = {"result": inner.result, "outputs": outputs}
         contexts: dict[str, Value] = {
@@ -311,7 +352,18 @@ class RunView:
             self._github_json = f"{base.removesuffix('null}')}{payload}}}"
         contexts: dict[str, Any] = self._own_contexts(state, run, job)
         contexts["env"] = self.plan.workflow_env(self.jobs[job.key])
+        contexts["secret_maps"] = self._secret_maps(job.key)
         return f'{{"github":{self._github_json},{_dumps(contexts)[1:]}'
+
+    def _secret_maps(self, key: str) -> list[Value]:
+        """Return how callers hand secrets on, the nearest first: "inherit", or name to template."""
+        maps: list[Value] = []
+        parent = self.jobs[key].parent
+        while parent is not None:
+            given = self.jobs[parent].secrets
+            maps.append(given if isinstance(given, str) else {**(given or {})})
+            parent = self.jobs[parent].parent
+        return maps
 
 
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

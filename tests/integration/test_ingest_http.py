@@ -59,8 +59,8 @@ def test_the_answer_names_delivery_event_and_offset(
     status, answer = installed.push(*known, payload_of(200), "n-1")
     event = installed.events()[answer["offset"]]
 
-    assert (status, answer["delivery_id"]) == (202, "git:n-1")
-    assert (event.event_id, event.delivery_id) == (answer["event_id"], "git:n-1")
+    assert (status, answer["delivery_id"]) == (202, f"git:{known[0]}:n-1")
+    assert (event.event_id, event.delivery_id) == (answer["event_id"], f"git:{known[0]}:n-1")
 
 
 def test_a_large_payload_goes_to_the_object_store(
@@ -256,7 +256,7 @@ def test_a_dispatch_names_its_commit(installed: Installation, known: tuple[str, 
     path = f"/repositories/{quote(known[0], safe='')}/dispatches"
     answers = [installed.call("POST", path, body, **{"Idempotency-Key": "d"}) for _ in range(2)]
     [planned, *_] = installed.wait_for(
-        DeliveryPlanned, known[0], lambda e: e.delivery_id == "dispatch:d"
+        DeliveryPlanned, known[0], lambda e: e.delivery_id == f"dispatch:{known[0]}:d"
     )
 
     assert [status for status, _ in answers] == [202, 202]

@@ -77,7 +77,7 @@ def test_a_webhook_sent_twice_is_one_fact(installed: Installation, repo: GitRepo
     assert [status for status, _ in answers] == [202, 202]
     assert len({answer["event_id"] for _, answer in answers}) == 1
     received = installed.of(DeliveryReceived, "ada/twice")
-    assert [event.delivery_id for event in received] == ["git:d-1", "git:d-1"]
+    assert [event.delivery_id for event in received] == ["git:ada/twice:d-1"] * 2
     planned = installed.wait_for(DeliveryPlanned, "ada/twice")
     assert len({event.event_id for event in planned}) == 1
 
@@ -90,7 +90,7 @@ def test_killing_the_planner_loses_no_delivery(installed: Installation, repo: Gi
     sent = []
     for number in range(120):
         sha = repo.commit({"a": str(number)}) if number < 10 else before
-        sent.append(f"git:k-{number}")
+        sent.append(f"git:{name}:k-{number}")
         payload = push_payload(name, NULL, sha)
         assert installed.push(name, secret, payload, f"k-{number}")[0] == 202
         if number in (30, 60, 90):
@@ -100,7 +100,7 @@ def test_killing_the_planner_loses_no_delivery(installed: Installation, repo: Gi
         DeliveryPlanned,
         name,
         # the repository's own hook sends deliveries too
-        lambda event: (event.delivery_id or "").startswith("git:k-"),
+        lambda event: (event.delivery_id or "").startswith(f"git:{name}:k-"),
         count=120,
         timeout_ms=30_000,
     )
@@ -209,6 +209,6 @@ def test_webhooks_get_503_while_the_broker_is_stopped_and_202_after(
         what="a webhook accepted again",
     )
     received = installed.wait_for(
-        DeliveryReceived, "ada/paused", lambda event: event.delivery_id == "git:p-1"
+        DeliveryReceived, "ada/paused", lambda event: event.delivery_id == "git:ada/paused:p-1"
     )
     assert len({event.event_id for event in received}) == 1

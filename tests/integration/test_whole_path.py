@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,14 +104,13 @@ BACKBONE = {"DeliveryReceived", "JobScheduled", "JobAssigned", "JobStarted", "Jo
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Yield a running installation; jobs run as another user, so folders are open to it."""
-    folder = tmp_path_factory.mktemp("whole")
-    for parent in (folder, *folder.parents):
-        if parent.owner() == folder.owner() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    with running(folder / "home", runner_slots="4") as stack:
+def stack(run_dir: Path) -> Iterator[Stack]:
+    """Yield a running installation."""
+    home = Path(tempfile.mkdtemp(prefix="whole-", dir=run_dir))
+    home.chmod(0o755)
+    with running(home / "home", runner_slots="4") as stack:
         yield stack
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def pushed(stack: Stack, repository: GitRepository, name: str, files: dict[str, str]) -> str:
@@ -132,10 +133,10 @@ def trail_of(stack: Stack, run_id: str) -> list[dict[str, Any]]:
 
 
 def test_a_push_runs_a_diamond_with_a_matrix_and_a_failing_leg(
-    stack: Stack, tmp_path: Path
+    stack: Stack, open_folder: Path
 ) -> None:
     """Ten jobs, outputs passed along needs, one failing leg: API, events and logs agree."""
-    repository = stack.add_repository("test/diamond", tmp_path / "diamond")
+    repository = stack.add_repository("test/diamond", open_folder / "diamond")
     run_id = pushed(
         stack, repository, "test/diamond",
         {".github/workflows/diamond.yml": DIAMOND, "WORD": "river"},
@@ -170,12 +171,11 @@ def test_a_push_runs_a_diamond_with_a_matrix_and_a_failing_leg(
 
 
 def test_a_cancelled_leg_leaves_all_seven_events_with_one_root(
-    stack: Stack, tmp_path: Path
+    stack: Stack, open_folder: Path
 ) -> None:
     """Received to cancelled, log batches included; every cause is earlier, one has none."""
-    tmp_path.chmod(0o777)
-    repository = stack.add_repository("test/cancel", tmp_path / "cancel")
-    workflow = SLOW.replace("@FOLDER@", str(tmp_path))
+    repository = stack.add_repository("test/cancel", open_folder / "cancel")
+    workflow = SLOW.replace("@FOLDER@", str(open_folder))
     run_id = pushed(stack, repository, "test/cancel", {".github/workflows/slow.yml": workflow})
     run = stack.wait_for_end(run_id)
     assert {j["conclusion"] for j in run["jobs"] if "." in j["job_id"].partition(".")[2]} == {
@@ -222,12 +222,11 @@ def _await_archive(stack: Stack, job_id: str) -> None:
     ["ingest", "planner", "scheduler-1", "scheduler-2", "fleet", "projector", "api", "gateway"],
 )
 def test_a_run_survives_the_death_of_each_service(
-    stack: Stack, tmp_path: Path, service: str
+    stack: Stack, open_folder: Path, service: str
 ) -> None:
     """Kill -9 in the middle of a run: it ends right and its log is complete."""
-    tmp_path.chmod(0o777)
     name = f"test/kill-{service}"
-    repository = stack.add_repository(name, tmp_path / "repository")
+    repository = stack.add_repository(name, open_folder / "repository")
     workflow = f"""\
 on: push
 jobs:
@@ -235,9 +234,9 @@ jobs:
     runs-on: ubuntu-latest
     steps:
       - run: |
-          touch {tmp_path}/running
+          touch {open_folder}/running
           for i in $(seq 30); do echo "line $i"; sleep 0.05; done
-          until [ -e {tmp_path}/go ]; do sleep 0.05; done
+          until [ -e {open_folder}/go ]; do sleep 0.05; done
   second:
     needs: first
     runs-on: ubuntu-latest
@@ -245,9 +244,9 @@ jobs:
       - run: echo "the end"
 """
     run_id = pushed(stack, repository, name, {".github/workflows/kill.yml": workflow})
-    eventually((tmp_path / "running").exists, what="the first job runs")
+    eventually((open_folder / "running").exists, what="the first job runs")
     os.kill(stack.pid(service), signal.SIGKILL)
-    (tmp_path / "go").touch()
+    (open_folder / "go").touch()
     _all_up(stack)
     run = stack.wait_for_end(run_id)
     assert run["conclusion"] == "success"
@@ -268,12 +267,11 @@ def _all_up(stack: Stack) -> None:
 
 @pytest.mark.parametrize("process", ["kafka", "postgres"])
 def test_a_run_survives_the_death_of_kafka_and_postgres(
-    stack: Stack, tmp_path: Path, process: str
+    stack: Stack, open_folder: Path, process: str
 ) -> None:
     """Kill -9 of the broker or the database in the middle of a run loses nothing."""
-    tmp_path.chmod(0o777)
     name = f"test/kill-{process}"
-    repository = stack.add_repository(name, tmp_path / "repository")
+    repository = stack.add_repository(name, open_folder / "repository")
     workflow = f"""\
 on: push
 jobs:
@@ -281,11 +279,11 @@ jobs:
     runs-on: ubuntu-latest
     steps:
       - run: |
-          touch {tmp_path}/running
+          touch {open_folder}/running
           for i in $(seq 100); do echo "line $i"; sleep 0.05; done
 """
     run_id = pushed(stack, repository, name, {".github/workflows/kill.yml": workflow})
-    eventually((tmp_path / "running").exists, what="the job runs")
+    eventually((open_folder / "running").exists, what="the job runs")
     os.kill(stack.pid(process), signal.SIGKILL)
     _all_up(stack)
     run = stack.wait_for_end(run_id, timeout_ms=90_000)
@@ -296,11 +294,10 @@ jobs:
 
 
 def test_a_killed_runner_leaves_nothing_running_and_its_job_goes_on_elsewhere(
-    stack: Stack, tmp_path: Path
+    stack: Stack, open_folder: Path
 ) -> None:
     """After kill -9 of the runner its processes are gone and the next attempt succeeds."""
-    tmp_path.chmod(0o777)
-    repository = stack.add_repository("test/kill-runner", tmp_path / "repository")
+    repository = stack.add_repository("test/kill-runner", open_folder / "repository")
     workflow = f"""\
 on: push
 jobs:
@@ -308,15 +305,15 @@ jobs:
     runs-on: ubuntu-latest
     steps:
       - run: |
-          if [ -e {tmp_path}/again ]; then echo "second try"; exit 0; fi
-          touch {tmp_path}/again
-          echo $$ > {tmp_path}/pid
+          if [ -e {open_folder}/again ]; then echo "second try"; exit 0; fi
+          touch {open_folder}/again
+          echo $$ > {open_folder}/pid
           sleep 600
 """
     run_id = pushed(stack, repository, "test/kill-runner", {".github/workflows/kill.yml": workflow})
-    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(),
+    eventually(lambda: (open_folder / "pid").exists() and (open_folder / "pid").read_text().strip(),
                what="the job runs")  # fmt: skip
-    job_pid = int((tmp_path / "pid").read_text())
+    job_pid = int((open_folder / "pid").read_text())
     os.kill(stack.pid("runner-1"), signal.SIGKILL)
     eventually(lambda: not Path(f"/proc/{job_pid}").exists(), what="the job's process is gone",
                timeout_ms=25_000)  # fmt: skip
@@ -328,9 +325,9 @@ jobs:
     assert "second try" in text_of(stack, job)
 
 
-def test_folding_the_log_again_gives_identical_read_models(stack: Stack, tmp_path: Path) -> None:
+def test_folding_the_log_again_gives_identical_read_models(stack: Stack, open_folder: Path) -> None:
     """The tables made while it happened equal those folded from offset 0 into an empty database."""
-    repository = stack.add_repository("test/refold", tmp_path / "repository")
+    repository = stack.add_repository("test/refold", open_folder / "repository")
     run_id = pushed(
         stack, repository, "test/refold",
         {".github/workflows/diamond.yml": DIAMOND, "WORD": "again"},

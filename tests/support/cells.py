@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from scheduler.core.cell import Cell
 from scheduler.core.outputs import Order, Output
 from schemas import events as e
@@ -99,9 +101,11 @@ class CellDriver:
             )
         )
 
-    def plan(self, text: str, delivery_id: str = "d1", path: str = PATH) -> list[Output]:
+    def plan(
+        self, text: str, delivery_id: str = "d1", path: str = PATH, files: Mapping[str, str] = {}
+    ) -> list[Output]:
         """The planner answers with one workflow."""
-        plan = compiled(text, path)
+        plan = compiled(text, path, files)
         outcome = e.WorkflowOutcome(
             path=path,
             outcome=e.Outcome.PLANNED,
@@ -129,10 +133,10 @@ class CellDriver:
             )
         )
 
-    def push(self, text: str, delivery_id: str = "d1") -> str:
+    def push(self, text: str, delivery_id: str = "d1", files: Mapping[str, str] = {}) -> str:
         """A push comes in and is planned; returns the run's id."""
         self.receive(delivery_id)
-        self.plan(text, delivery_id)
+        self.plan(text, delivery_id, files=files)
         planned = self.of(e.RunPlanned)[-1]
         return planned.run_id or ""
 

@@ -71,8 +71,8 @@ def test_the_meter_adds_up_what_pip_tells(capsys: pytest.CaptureFixture[str]) ->
     ):
         meter.read(line)
 
-    assert meter.summary() == "2 packages, 3 MB"
-    assert "a 2.5 MB" in capsys.readouterr().out
+    assert meter.summary() == "Installed 2 packages, 3 MB"
+    assert capsys.readouterr().out == "    1 of 2    2.5 MB  a 2.5 MB\n  Unpacking ...\n"
 
 
 def test_version_is_the_same_everywhere() -> None:

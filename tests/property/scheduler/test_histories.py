@@ -18,7 +18,7 @@ from schemas.events import Event
 from schemas.lanes import Assignment
 from tests.support.cells import CellDriver
 
-WORKFLOWS = (
+WORKFLOWS: tuple[str, ...] = (
     """
     on: push
     jobs:
@@ -52,6 +52,26 @@ WORKFLOWS = (
       cleanup: {needs: m, if: cancelled(), runs-on: linux, steps: [{run: 'true'}]}
     """,
 )
+CALLED = """
+    on:
+      workflow_call:
+        inputs: {n: {type: number}}
+    jobs:
+      x: {runs-on: linux, steps: [{run: 'true'}]}
+      y: {needs: x, if: always(), runs-on: linux, steps: [{run: 'true'}]}
+    """
+CALLS = {"./.github/workflows/called.yml": CALLED, ".github/workflows/called.yml": CALLED}
+CALLER = """
+    on: push
+    jobs:
+      call:
+        strategy: {matrix: {n: [1, 2]}}
+        uses: ./.github/workflows/called.yml
+        with: {n: "${{ matrix.n }}"}
+      once: {uses: ./.github/workflows/called.yml, if: github.ref != 'x'}
+      after: {needs: [call, once], if: always(), runs-on: linux, steps: [{run: 'true'}]}
+    """
+WORKFLOWS += (CALLER,)
 CONCLUSIONS = ("success", "failure", "cancelled", "timed_out")
 RUNNERS = ("r1", "r2")
 
@@ -71,7 +91,7 @@ class History:
     def push(self, which: int) -> None:
         """A new delivery is received and planned."""
         self.deliveries += 1
-        self.driver.push(WORKFLOWS[which % len(WORKFLOWS)], f"d{self.deliveries}")
+        self.driver.push(WORKFLOWS[which % len(WORKFLOWS)], f"d{self.deliveries}", CALLS)
 
     def join(self, which: int) -> None:
         """A runner starts (again)."""

@@ -197,8 +197,8 @@ def test_a_gitlab_retry_has_the_id_of_the_first_try() -> None:
     first = gitlab("Push Hook", GITLAB_PUSH, **{"idempotency-key": "k-1"})
     shared = gitlab("Push Hook", GITLAB_PUSH, **{"x-gitlab-event-uuid": "u-1"})
 
-    assert first.delivery_id == "gitlab:k-1"
-    assert shared.delivery_id == f"gitlab:u-1.{'5' * 16}"
+    assert first.delivery_id == "gitlab:mike/diaspora:k-1"
+    assert shared.delivery_id == f"gitlab:mike/diaspora:u-1.{'5' * 16}"
 
 
 GITHUB_PUSH = {"ref": "refs/heads/main", "before": OLD, "after": NEW}
@@ -207,10 +207,13 @@ GITHUB_PUSH = {"ref": "refs/heads/main", "before": OLD, "after": NEW}
 @pytest.mark.parametrize(
     ("given", "delivery_id"),
     [
-        ("72d3162e-cc78-11e3-81ab-4c9367dc0958", "github:72d3162e-cc78-11e3-81ab-4c9367dc0958"),
-        ("", f"github:sha256-{'5' * 40}"),
-        ("a b", f"github:id-{sha256(b'a b').hexdigest()[:40]}"),
-        ("x" * 1000, f"github:id-{sha256(b'x' * 1000).hexdigest()[:40]}"),
+        (
+            "72d3162e-cc78-11e3-81ab-4c9367dc0958",
+            "github:mike/diaspora:72d3162e-cc78-11e3-81ab-4c9367dc0958",
+        ),
+        ("", f"github:mike/diaspora:sha256-{'5' * 40}"),
+        ("a b", f"github:mike/diaspora:id-{sha256(b'a b').hexdigest()[:40]}"),
+        ("x" * 1000, f"github:mike/diaspora:id-{sha256(b'x' * 1000).hexdigest()[:40]}"),
     ],
 )
 def test_a_delivery_has_a_usable_id(given: str, delivery_id: str) -> None:

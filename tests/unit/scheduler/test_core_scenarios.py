@@ -390,6 +390,75 @@ def test_the_scheduler_decides(scenario: Scenario) -> None:
     assert scenario.then == said
 
 
+CALLED = """
+on:
+  workflow_call:
+    inputs: {where: {type: string, required: true}}
+    outputs: {url: {value: "https://${{ jobs.ship.outputs.host }}"}}
+jobs:
+  check: {runs-on: linux, steps: [{run: 'true'}]}
+  ship:
+    needs: check
+    name: ship to ${{ inputs.where }}
+    runs-on: linux
+    outputs: {host: x}
+    steps: [{run: 'true'}]
+"""
+CALLS = {"./.github/workflows/ship.yml": CALLED, ".github/workflows/ship.yml": CALLED}
+CALLER = """
+on: push
+jobs:
+  deploy:
+    uses: ./.github/workflows/ship.yml
+    with: {where: moon}
+  tell: {needs: deploy, runs-on: linux, steps: [{run: 'echo ${{ needs.deploy.outputs.url }}'}]}
+"""
+CALLERS = CALLER.replace(
+    "    with: {where: moon}",
+    "    strategy: {matrix: {where: [moon, mars]}}\n    with: {where: '${{ matrix.where }}'}",
+)
+
+
+def test_a_called_workflow_runs_in_its_caller_s_place() -> None:
+    """Its jobs begin with the caller, get its inputs, and give it their outputs."""
+    driver = CellDriver()
+    driver.configure()
+    driver.join(labels=("linux",))
+    driver.push(CALLER, files=CALLS)
+    assert list(driver.live()) == ["deploy.check"]
+    driver.finish("deploy.check")
+    assert driver.live()["deploy.ship"].name == "deploy / ship to moon"
+    driver.finish("deploy.ship", host="moon.example")
+    assert '"outputs":{"url":"https://moon.example"}' in driver.live()["tell"].contexts_json
+    assert words(driver.finish("tell")) == ("RunFinished success",)
+
+
+def test_each_leg_of_a_matrix_of_calls_has_jobs_of_its_own() -> None:
+    """Two legs, two instances; the caller ends with the last of both."""
+    driver = CellDriver()
+    driver.configure()
+    driver.join(labels=("linux",))
+    driver.push(CALLERS, files=CALLS)
+    assert list(driver.live()) == ["deploy.0.check", "deploy.1.check"]
+    driver.finish("deploy.0.check")
+    driver.finish("deploy.1.check", "failure")
+    assert "deploy.0.ship" in driver.live()
+    outputs = driver.finish("deploy.0.ship", "cancelled")
+    assert words(outputs) == ("JobCancelled deploy.0.ship cancel.fail_fast",
+                              "JobSkipped tell condition", "RunFinished failure")  # fmt: skip
+
+
+def test_a_skipped_caller_has_no_jobs() -> None:
+    """What it would have called does not come into being."""
+    driver = CellDriver()
+    driver.configure()
+    driver.push(CALLER.replace("    with:", "    if: github.ref == 'x'\n    with:"), files=CALLS)
+    assert words(driver.outputs) == (
+        "RunPlanned", "JobSkipped deploy condition", "JobSkipped tell condition",
+        "RunFinished skipped",
+    )  # fmt: skip
+
+
 def test_infra_losses_end_at_the_cutoff() -> None:
     """The third lost attempt fails the job with the infrastructure's reason."""
     driver = CellDriver()
