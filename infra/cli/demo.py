@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.cli.api import connect
-from infra.cli.errors import CliError
+from infra.cli.errors import CliError, Exit
+from infra.cli.output import program
 
 if TYPE_CHECKING:
     from infra.cli.client import Client
@@ -67,12 +68,18 @@ def demo() -> None:
     _make_repository(bare, work)
     _register(client, bare)
     sha = _commit_and_push(work)
-    click.echo(f"Pushed {sha[:12]} to {bare} (registered as {NAME}).")
+    click.echo(f"Pushed commit {sha[:12]} to the sample repository {bare}")
     run = _run_of(client, sha)
-    click.echo(f"Run {run['run_id']} of {run['workflow']}: {client.base_url}/runs/{run['run_id']}")
+    click.echo(f"Its run, live ({client.base_url}/runs/{run['run_id']}):")
     detail: dict[str, Any] = client.get(f"/runs/{run['run_id']}")
-    shape = Shape(as_json=False, timestamps=False, width=12)
-    raise SystemExit(Follower(client, detail, None, None, shape).run())
+    shape = Shape(as_json=False, timestamps=False, width=10, folded=True)
+    try:
+        code = Follower(client, detail, None, None, shape).run()
+    except KeyboardInterrupt:
+        rest = f"`{program()} logs -f {run['run_id']}`"
+        click.echo(f"\nInterrupted. The run goes on; {rest} shows the rest.", err=True)
+        raise SystemExit(Exit.INTERRUPTED) from None
+    raise SystemExit(code)
 
 
 def _git(*arguments: str, folder: Path) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _LOOK_AGAIN_S = 2.0
 _IDLE_S = 1.0
 _PREFIX_WIDTH_MAX = 28
+_GROUP, _END_GROUP = "##[group]", "##[endgroup]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Shape:
     as_json: bool
     timestamps: bool
     width: int
+    folded: bool = False
+    """Whether of a group (a step's script) only the title is shown."""
 
     def prefix(self, log: Log) -> str:
         """Return what stands before each line when several logs share the screen."""
@@ -64,6 +67,30 @@ class Shape:
             text = style(text, dim=True)
         at = style(clock(line["t"]) + "  ", dim=True) if self.timestamps else ""
         return f"{self.prefix(log)}{at}{text}"
+
+
+class Fold:
+    """Leaves out what is inside of the runner's groups, and makes titles of their first lines."""
+
+    def __init__(self) -> None:
+        """Begin outside of any group."""
+        self._inside = False
+
+    def of(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return of the next lines of a log those that are shown."""
+        shown = []
+        for line in lines:
+            text = line["text"]
+            if line.get("s") != "sys":
+                shown.append(line)
+            elif text.startswith(_GROUP):
+                self._inside = True
+                shown.append({**line, "text": "> " + text.removeprefix(_GROUP)})
+            elif text == _END_GROUP:
+                self._inside = False
+            elif not self._inside:
+                shown.append(line)
+        return shown
 
 
 def _shown(text: str) -> str:
@@ -252,11 +279,14 @@ class Follower:
 
     def _printer(self, log: Log) -> Callable[[], None]:
         def print_lines() -> None:
+            fold = Fold() if self.shape.folded else None
             for event in self.client.follow(f"{log.path}/stream"):
                 if event.event == "end":
                     return
                 if event.event == "lines":
-                    lines = [self.shape.line(log, line) for line in event.json()["lines"]]
+                    found = event.json()["lines"]
+                    shown = fold.of(found) if fold else found
+                    lines = [self.shape.line(log, line) for line in shown]
                     if lines:
                         with self.screen:
                             click.echo("\n".join(lines))

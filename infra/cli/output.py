@@ -146,3 +146,17 @@ def span(duration_ms: int | None) -> str:
 def between(start_ms: int | None, end_ms: int | None, now_ms: int) -> str:
     """Return how long something took or, unfinished, has taken so far."""
     return "-" if not start_ms else span((end_ms or now_ms) - start_ms)
+
+
+def program() -> str:
+    """Return what a person types to run this command line: its name if the shell finds it."""
+    import shutil
+    import sys
+    from pathlib import Path
+
+    ours = Path(sys.prefix) / "bin" / "tailrace"
+    found = shutil.which("tailrace")
+    if not ours.exists() or (found and Path(found).resolve() == ours.resolve()):
+        return "tailrace"
+    here = Path.cwd()
+    return str(ours.relative_to(here)) if ours.is_relative_to(here) else str(ours)

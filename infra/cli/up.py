@@ -1,17 +1,23 @@
-"""`tailrace up`, `down` and `status`: what `infra.embedded.operator` does, shown to a person."""
+"""`tailrace up`, `down`, `restart`, `status`: what `infra.embedded.operator` does, for a person."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
 
+from infra.cli.errors import CliError, NotFoundError, UnreachableError
+from infra.cli.output import program
 from infra.embedded import operator
+from infra.embedded.control import NotRunning
 from infra.embedded.errors import EmbeddedError
 from infra.embedded.operator import Listener, Status
+from infra.embedded.processes import ProcessName
 from infra.settings import Settings, SettingsError
 
 EXIT_DEGRADED = 1
@@ -19,7 +25,18 @@ EXIT_NOT_RUNNING = 3
 EXIT_INTERRUPTED = 130
 _BAR_CELLS = 30
 _STEP_PERCENT = 10
-_WAIT_LINE_S = 3.0
+_WAIT_LINE_S = 1.0
+_SAME_LINE_S = 10.0
+
+
+def _complete_process(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    with suppress(SettingsError):
+        found = operator.status_of(Settings.load())
+        names = [line["name"] for line in found["processes"]] if found else []
+        return [name for name in names if name.startswith(incomplete)]
+    return []
 
 
 @click.command()
@@ -39,15 +56,48 @@ def up(*, quiet: bool) -> None:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         screen.clear()
-        click.echo(
-            "Interrupted. What was started goes on starting in the background: `tailrace up` "
-            "waits for it again, `tailrace status` shows it, `tailrace down` ends it.",
-            err=True,
-        )
+        click.echo(_interrupted(), err=True)
         sys.exit(EXIT_INTERRUPTED)
     screen.clear()
-    screen.say(f"Tailrace answers after {time.monotonic() - began:.1f} s: {status['public_url']}")
-    screen.say(f"  data {status['home']}    `tailrace status` shows all processes")
+    took = f"answers after {time.monotonic() - began:.1f} s" if screen.has_waited else "runs"
+    screen.say(f"Tailrace {took}: {status['public_url']}")
+    screen.say(f"  sign in   {sign_in_url(status)}")
+    screen.say(f"  data      {status['home']}")
+    screen.say(f"  commands  {program()} status, down, repo add, runs, logs, ... (--help)")
+
+
+def _interrupted() -> str:
+    if ProcessName.from_file(Settings.load().run_dir / "supervisor.pid") is None:
+        return "Interrupted before anything was started. What is downloaded is kept."
+    return (
+        f"Interrupted. What was started goes on starting in the background: `{program()} up` "
+        f"waits for it again, `{program()} status` shows it, `{program()} down` ends it."
+    )
+
+
+def sign_in_url(status: Status) -> str:
+    """Return the link that signs a browser of this machine's user in."""
+    token = (Path(status["home"]) / "secrets" / "token").read_text(encoding="ascii").strip()
+    return f"{status['public_url']}/login?token={token}"
+
+
+@click.command()
+@click.argument("name", metavar="SERVICE", shell_complete=_complete_process)
+def restart(*, name: str) -> None:
+    """End a process in order and start it again; end when it is ready.
+
+    SERVICE is a name of `tailrace status`: api, runner-1, kafka, and so on. Exit code 1: it is
+    not ready within the time-out; 3: nothing runs; 4: there is no such process.
+    """
+    try:
+        operator.restart(Settings.load(), name)
+    except operator.NoSuchProcessError as error:
+        raise NotFoundError(str(error)) from error
+    except NotRunning as error:
+        raise UnreachableError("Tailrace does not run: `tailrace up` starts it") from error
+    except (EmbeddedError, SettingsError, OSError) as error:
+        raise CliError(str(error)) from error
+    click.echo(f"{name} was started again and is ready.")
 
 
 @click.command()
@@ -143,6 +193,22 @@ def _span(seconds: float | None) -> str:
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
+def waits_for(found: Status) -> str:
+    """Return in words what a start is at; empty if everything is ready."""
+    steps = [step["name"] for step in found["steps"] if step["state"] != "done"]
+    # Those that have not begun yet are waited for, too, but they are not what it waits for now.
+    late = [
+        line["name"] + (f" ({line['state']})" if line["state"] == "crashed" else "")
+        for line in found["processes"]
+        if line["state"] not in ("up", "waiting")
+    ]
+    if late:
+        return f"Waiting for {', '.join(late)}"
+    if steps:
+        return f"Preparing topics, tables and keys ({', '.join(steps)})"
+    return "" if found["ready"] else "Starting the services"
+
+
 class Screen:
     """Progress for a person: one line that changes on a terminal, few lines in a file."""
 
@@ -150,9 +216,11 @@ class Screen:
         """Write to standard error, so that output can be used by scripts."""
         self._quiet = quiet
         self._live = sys.stderr.isatty() and not quiet
-        self._said = ""
-        self._percent = -1
+        self._said: set[str] = set()
+        self._percent = 0
         self._waited_at = 0.0
+        self._waited_for = ""
+        self.has_waited = False
 
     def listener(self) -> Listener:
         """Return the three functions that `operator.bring_up` calls."""
@@ -177,22 +245,19 @@ class Screen:
             click.echo(f"  {percent:3}%  {sizes}")
 
     def waiting(self, found: Status) -> None:
-        """Show for what it waits; outside of a terminal a line every few seconds."""
+        """Show for what it waits; outside of a terminal a line when that changes, not each time."""
         for notice in found["notices"]:
             if notice not in self._said:
-                self._said += notice
+                self._said.add(notice)
                 self.say(notice)
-        waited = [step["name"] for step in found["steps"] if step["state"] == "running"]
-        waited += [
-            line["name"] + (f" ({line['state']})" if line["state"] == "crashed" else "")
-            for line in found["processes"]
-            if line["state"] not in ("up", "waiting")
-        ]
-        text = f"Waiting for {', '.join(waited)}" if waited else ""
+        text = waits_for(found)
+        self.has_waited = self.has_waited or bool(text)
         if self._live:
             self._draw(f"  {text}")
-        elif text and not self._quiet and time.monotonic() - self._waited_at > _WAIT_LINE_S:
-            self._waited_at = time.monotonic()
+            return
+        pause_s = _SAME_LINE_S if text == self._waited_for else _WAIT_LINE_S
+        if text and not self._quiet and time.monotonic() - self._waited_at > pause_s:
+            self._waited_at, self._waited_for = time.monotonic(), text
             click.echo(text)
 
     def clear(self) -> None:

@@ -94,6 +94,12 @@ def is_complete(cache: Path) -> bool:
     return all((folder / jar.name).exists() for jar in wanted_jars())
 
 
+def missing_bytes(cache: Path) -> int:
+    """Return how much `fetch` would download."""
+    folder = jars_dir(cache)
+    return sum(jar.size for jar in wanted_jars() if not (folder / jar.name).exists())
+
+
 def fetch(cache: Path, progress: Progress | None = None) -> None:
     """Bring the missing jars into the cache; one process at a time, safe to kill at any moment.
 

@@ -41,6 +41,10 @@ _POLL_S = 0.1
 Status = dict[str, Any]
 
 
+class NoSuchProcessError(EmbeddedError):
+    """No process of the system has this name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
     """How progress is shown; each is called often and decides itself what to print."""
@@ -115,6 +119,36 @@ def take_down(settings: Settings) -> list[str]:
     return ended
 
 
+def restart(settings: Settings, name: str) -> None:
+    """End one process in order and start it again; return once it is ready.
+
+    Raises NotRunning, NoSuchProcessError, and StartError when it does not get ready in time.
+    """
+    before = _line_of(settings, name)
+    answer = ask(settings.run_dir, {"op": "restart", "name": name})
+    if "error" in answer:
+        raise EmbeddedError(str(answer["error"]))
+    deadline = time.monotonic() + settings.start_timeout_s
+    pause = threading.Event()
+    while True:
+        line = _line_of(settings, name)
+        if line["state"] == "up" and line["pid"] != before["pid"]:
+            return
+        if line["crashes"] >= CRASHES_MAX or time.monotonic() > deadline:
+            raise StartError(_unwell(line) + GOES_ON)
+        pause.wait(_POLL_S)
+
+
+def _line_of(settings: Settings, name: str) -> dict[str, Any]:
+    lines = ask(settings.run_dir, {"op": "status"})["processes"]
+    for line in lines:
+        if line["name"] == name:
+            found: dict[str, Any] = line
+            return found
+    known = ", ".join(line["name"] for line in lines)
+    raise NoSuchProcessError(f"no process is called {name!r}; there are: {known}")
+
+
 def leftovers(settings: Settings) -> Iterator[tuple[str, ProcessName]]:
     """Yield what runs in this home, services before servers, by its pid files."""
     paths = [(path.stem, path) for path in sorted((settings.run_dir / "processes").glob("*.pid"))]
@@ -156,7 +190,7 @@ def prepare_kafka(settings: Settings, listener: Listener) -> None:
     """See to Java and jars before anything is started, so that problems are told at once."""
     java.require_java()
     if not jars.is_complete(settings.cache):
-        listener.say("Fetching Kafka 4.4.0")
+        listener.say(f"Fetching Kafka 4.4.0 ({jars.missing_bytes(settings.cache) / 1e6:.1f} MB)")
         jars.fetch(settings.cache, listener.downloaded)
     jars.class_path(settings.cache)
 

@@ -26,7 +26,10 @@ from infra.cli.up import Screen, waits_for
     ],
 )
 def test_a_start_says_what_it_is_at(
-    states: dict[str, str], step: str, ready: bool, expected: str
+    states: dict[str, str],
+    step: str,
+    ready: bool,  # noqa: FBT001 - a column of the table
+    expected: str,
 ) -> None:
     """Servers, then preparations, then services; what has not begun is not named."""
     assert waits_for(_status(states, step=step, ready=ready)) == expected
