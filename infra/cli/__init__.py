@@ -14,6 +14,7 @@ from infra import VERSION
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("infra.cli.up:up", "Start the whole system; wait until everything answers."),
     "down": ("infra.cli.up:down", "End everything that `up` started, and nothing else."),
+    "restart": ("infra.cli.up:restart", "End one process and start it again: `restart api`."),
     "demo": ("infra.cli.demo:demo", "Push to a sample repository and show its run live."),
     "status": ("infra.cli.up:status", "Show every process, its health, its lag, its log."),
     "repo": ("infra.cli.repo:repo", "Register repositories; list and remove them."),
