@@ -18,6 +18,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -28,10 +29,10 @@ PYTHON_MIN = (3, 11)
 PYTHON_MAX_TRIED = 14
 JAVA_MIN = 17
 SPACE_MB = 1000
-PIP_WITH_RAW_PROGRESS = (24, 1)
 JRE_LOCK = "requirements-jre.lock"
 OUR_PACKAGES = ("schemas", "infra", "ingest", "scheduler", "runner", "projector")
 BAR_CELLS = 30
+FRAME_S = 0.2
 LAST_LINES = 20
 UNPACKING = "Unpacking ..."
 
@@ -243,17 +244,19 @@ def _pip_install(python: Path, lock: Path) -> None:
         _say(f"No Java {JAVA_MIN} or newer is here: installing one for Kafka ({lock.name})")
     else:
         _say(f"Installing {count} Python packages ({lock.name})")
-    progress = "raw" if _pip_version(python) >= PIP_WITH_RAW_PROGRESS else "off"
     argv = [
         *(str(python), "-m", "pip", "install", "--require-hashes", "--requirement", str(lock)),
         *("--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary", ":all:"),
-        *("--progress-bar", progress, "--retries", "2", "--timeout", "30"),
+        *("--progress-bar", "off", "--retries", "2", "--timeout", "30"),
         *("--no-warn-script-location", "--root-user-action=ignore"),
     ]
-    meter = Meter(count)
+    work = Path(os.environ.get("TMPDIR") or VENV / "tmp")
+    work.mkdir(exist_ok=True)
+    meter = Meter(count, work)
     lines = []
     with subprocess.Popen(
         argv,
+        env={**os.environ, "TMPDIR": str(work)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -263,14 +266,13 @@ def _pip_install(python: Path, lock: Path) -> None:
     ) as pip:
         assert pip.stdout is not None  # noqa: S101 - it is a pipe
         try:
-            for line in pip.stdout:
-                meter.read(line)
-                lines.append(line)
+            with meter:
+                for line in pip.stdout:
+                    meter.read(line)
+                    lines.append(line)
         except BaseException:
             pip.kill()
             raise
-        finally:
-            meter.clear()
     if pip.returncode:
         raise InstallError(explain(lines, lock))
     _say(f"  {meter.summary()}")
@@ -279,7 +281,7 @@ def _pip_install(python: Path, lock: Path) -> None:
 def explain(lines: list[str], lock: Path) -> str:
     """Return what pip's failure means and what to do."""
     text = "".join(lines)
-    last = "".join("  " + line for line in lines[-LAST_LINES:] if not line.startswith("Progress "))
+    last = "".join("  " + line for line in lines[-LAST_LINES:])
     if "DO NOT MATCH THE HASHES" in text:
         what = (
             f"A downloaded package is not the file that {lock.name} names, so it was not "
@@ -287,7 +289,9 @@ def explain(lines: list[str], lock: Path) -> str:
             f"proxy, a mirror). Try another network; if it stays, do not install."
         )
     elif "No space left on device" in text or os.strerror(errno.ENOSPC) in text:
-        what = "The disk is full. Free some space (also in the folder of TMPDIR)."
+        what = (
+            f"The disk of {REPOSITORY} (or the folder that TMPDIR names) is full. Free some space."
+        )
     elif re.search(r"NewConnectionError|NameResolution|Retrying \(|timed out|ProxyError", text):
         what = (
             "The package index can't be reached. Check the network and the proxy settings "
@@ -305,22 +309,15 @@ def explain(lines: list[str], lock: Path) -> str:
     )
 
 
-def _pip_version(python: Path) -> tuple[int, ...]:
-    answer = subprocess.run(
-        [python, "-c", "import pip; print(pip.__version__)"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return tuple(int(part) for part in re.findall(r"\d+", answer.stdout)[:2])
-
-
 class Meter:
     """Shows how many packages of how many were fetched, and their size, from pip's output."""
 
-    def __init__(self, count: int) -> None:
-        """Know how many there will be."""
+    def __init__(self, count: int, work: Path) -> None:
+        """Know how many there will be, and in which folder pip's files grow."""
         self._count = count
+        self._work = work
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._seen = 0
         self._done_mb = 0.0
         self._name = ""
@@ -330,11 +327,6 @@ class Meter:
 
     def read(self, line: str) -> None:
         """Take one line of pip's output."""
-        progress = re.match(r"Progress (\d+) of (\d+)", line)
-        if progress:
-            self._part_mb = int(progress.group(1)) / 1e6
-            self._show()
-            return
         found = re.match(r"\s*(?:Downloading|Using cached) (\S+\.whl) \(([\d.]+) ([kMG]?B)\)", line)
         if found:
             scale = {"B": 1e-6, "kB": 1e-3, "MB": 1.0, "GB": 1e3}[found.group(3)]
@@ -348,11 +340,24 @@ class Meter:
             self._name = UNPACKING
             self._show(whole_line=True)
 
-    def clear(self) -> None:
+    def __enter__(self) -> None:
+        """Begin to look how far the present file is, which an older pip does not tell."""
+        if self._live:
+            self._watcher.start()
+
+    def __exit__(self, *_: object) -> None:
         """Take the changing line away."""
         if self._live:
-            sys.stdout.write("\r\x1b[2K")
-            sys.stdout.flush()
+            self._over.set()
+            self._watcher.join()
+            self._draw("")
+
+    def _watch(self) -> None:
+        while not self._over.wait(FRAME_S):
+            sizes = [_size(path) for path in self._work.glob("pip-unpack-*/*.whl")]
+            self._part_mb = min(max(sizes, default=0) / 1e6, self._file_mb)
+            if self._name:
+                self._show()
 
     def summary(self) -> str:
         """Return what was fetched in all."""
@@ -379,6 +384,13 @@ class Meter:
     def _draw(self, text: str) -> None:
         sys.stdout.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1])
         sys.stdout.flush()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _link_ourselves(python: Path) -> None:

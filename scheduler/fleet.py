@@ -334,6 +334,7 @@ class FleetWorker:
         self._app = app
         self._fleet = fleet
         self._stopping = asyncio.Event()
+        self._started = False
         self._failure: BaseException | None = None
         self._topic = app.topic(topics.HEARTBEATS, value_serializer="raw", key_serializer="raw")
         app.agent(self._topic, concurrency=1, name="fleet")(self._consume)
@@ -342,6 +343,7 @@ class FleetWorker:
     async def run(self) -> None:
         """Run until `stop`; FleetError when it has to be started again."""
         await self._app.start()
+        self._started = True
         ticker = asyncio.create_task(self._tick_for_ever())
         ticker.add_done_callback(self._ended)
         waiter = asyncio.create_task(self._app.wait_until_stopped())
@@ -392,6 +394,10 @@ class FleetWorker:
     def _assigned(self) -> set[int]:
         from faust.exceptions import ConsumerNotStarted
 
+        # Whoever asks first makes the consumer, bound to the event loop of its own thread: the
+        # health server's would be the wrong one.
+        if not self._started:
+            return set()
         try:
             found = self._app.consumer.assignment()
         except ConsumerNotStarted:

@@ -25,6 +25,7 @@ EXIT_NOT_RUNNING = 3
 EXIT_INTERRUPTED = 130
 _BAR_CELLS = 30
 _STEP_PERCENT = 10
+_FRAME_S = 0.1
 _WAIT_LINE_S = 1.0
 _SAME_LINE_S = 10.0
 
@@ -218,6 +219,7 @@ class Screen:
         self._live = sys.stderr.isatty() and not quiet
         self._said: set[str] = set()
         self._percent = 0
+        self._drawn_at = 0.0
         self._waited_at = 0.0
         self._waited_for = ""
         self.has_waited = False
@@ -235,6 +237,9 @@ class Screen:
     def downloaded(self, name: str, done: int, total: int) -> None:
         """Show how far the download is, in MB."""
         percent = 100 * done // max(total, 1)
+        if self._live and done < total and time.monotonic() - self._drawn_at < _FRAME_S:
+            return
+        self._drawn_at = time.monotonic()
         sizes = f"{done / 1e6:5.1f} of {total / 1e6:.1f} MB"
         if self._live:
             filled = _BAR_CELLS * done // max(total, 1)
