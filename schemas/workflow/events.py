@@ -32,6 +32,11 @@ class EventRule:
     ref: str = DEFAULT_BRANCH
     free_types: bool = False
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """What may be written below the event; nothing when it takes no configuration."""
+        return self.filters | ({"types"} if self.types or self.free_types else set())
+
 
 _CHANGED = ("created", "edited", "deleted")
 _PULL_REQUEST = (

@@ -18,7 +18,7 @@ from schemas.workflow.expressions import Value, evaluate, parse_expression
 from tests.bench.figures import Report, Row
 
 JOBS = 300
-ROUNDS = 9
+ROUNDS = 25
 _TIMES = 2_000
 
 _CONTEXTS: dict[str, Value] = {

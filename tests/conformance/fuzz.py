@@ -128,25 +128,28 @@ class Fuzzer:
         return text, lambda: _match(text.decode(errors="replace"), name)
 
     def _changed(self, text: bytes) -> bytes:
-        """The text with one to four random changes."""
-        draw = self.random
-        changed = bytearray(text)
-        for _ in range(draw.randint(1, 4)):
-            place = draw.randrange(len(changed) + 1)
-            kind = draw.random()
-            if kind < 0.4:
-                changed[place:place] = draw.choice(_PIECES)
-            elif kind < 0.6:
-                del changed[place : place + draw.randint(1, 12)]
-            elif kind < 0.75:
-                changed[place:place] = changed[place : place + draw.randint(1, 60)]
-            elif kind < 0.85:
-                changed[place : place + 1] = bytes((draw.randrange(256),))
-            else:
-                other = draw.choice(self.workflows)
-                start = draw.randrange(len(other))
-                changed[place:place] = other[start : start + draw.randint(1, 40)]
-        return bytes(changed)
+        return changed(text, self.random, self.workflows)
+
+
+def changed(text: bytes, draw: random.Random, others: list[bytes]) -> bytes:
+    """Return the text with one to four random changes; some bring in a piece of another text."""
+    result = bytearray(text)
+    for _ in range(draw.randint(1, 4)):
+        place = draw.randrange(len(result) + 1)
+        kind = draw.random()
+        if kind < 0.4:
+            result[place:place] = draw.choice(_PIECES)
+        elif kind < 0.6:
+            del result[place : place + draw.randint(1, 12)]
+        elif kind < 0.75:
+            result[place:place] = result[place : place + draw.randint(1, 60)]
+        elif kind < 0.85:
+            result[place : place + 1] = bytes((draw.randrange(256),))
+        else:
+            other = draw.choice(others)
+            start = draw.randrange(len(other))
+            result[place:place] = other[start : start + draw.randint(1, 40)]
+    return bytes(result)
 
 
 def _compile(text: bytes, other: bytes) -> None:

@@ -25,8 +25,9 @@ _VARIABLES = tuple(
 RETRIES_MAX = 10
 BACKOFF_SECONDS_MAX = 3600
 PRIORITY_MAX = 1000
+RETRY_KEYS = frozenset({"max", "backoff", "on"})
 RETRY_CAUSES = ("failure", "timed_out")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)?\Z")
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)?\Z")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -91,7 +92,7 @@ def _set(result: Extensions, key: str, value: Value) -> str | None:
 
 def _retry(value: Value) -> tuple[RetryPlan | None, str | None]:
     spec: dict[str, Value] = value if isinstance(value, dict) else {"max": value}
-    unknown = set(spec) - {"max", "backoff", "on"}
+    unknown = set(spec) - RETRY_KEYS
     if unknown:
         return None, f"has no key '{sorted(unknown)[0]}'; expected max, backoff, on"
     times = spec.get("max", 1)
@@ -111,5 +112,5 @@ def _retry(value: Value) -> tuple[RetryPlan | None, str | None]:
 def _duration(value: Value) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value if math.isfinite(value) and value >= 0 else None
-    match = _DURATION.match(value) if isinstance(value, str) else None
+    match = DURATION.match(value) if isinstance(value, str) else None
     return float(match.group(1)) * _SECONDS[match.group(2)] if match else None

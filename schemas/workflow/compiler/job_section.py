@@ -21,7 +21,7 @@ from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode
 
 _ROW = "jobs.<job_id>."
 _EITHER = frozenset({"name", "needs", "if", "permissions", "concurrency", "strategy"})
-_JOB_KEYS = (
+JOB_KEYS = (
     _EITHER
     | EXTENSION_KEYS
     | {
@@ -39,11 +39,14 @@ _JOB_KEYS = (
         "snapshot",
     }
 )
-_CALL_KEYS = _EITHER | {"uses", "with", "secrets"}
-_CONTAINER_KEYS = frozenset({"image", "options", "env", "ports", "volumes", "credentials"})
-_SERVICE_KEYS = _CONTAINER_KEYS | {"entrypoint", "command"}
-_LOCAL_CALL = re.compile(r"\./[^@]+\.ya?ml\Z")
-_REMOTE_CALL = re.compile(r"[^/@\s.][^/@\s]*/[^/@\s]+/[^@\s]+\.ya?ml@\S+\Z")
+CALL_KEYS = _EITHER | {"uses", "with", "secrets"}
+CONTAINER_KEYS = frozenset({"image", "options", "env", "ports", "volumes", "credentials"})
+SERVICE_KEYS = CONTAINER_KEYS | {"entrypoint", "command"}
+RUNS_ON_KEYS = ("group", "labels")
+ENVIRONMENT_KEYS = ("name", "url", "deployment")
+CREDENTIALS_KEYS = ("username", "password")
+LOCAL_CALL = re.compile(r"\./[^@]+\.ya?ml\Z")
+REMOTE_CALL = re.compile(r"[^/@\s.][^/@\s]*/[^/@\s]+/[^@\s]+\.ya?ml@\S+\Z")
 
 
 def read_job(
@@ -63,7 +66,7 @@ def read_job(
     what = f"the job '{job_id}'"
     if calls:
         what += ", which calls a workflow"
-    found = check.fields(node, what, _CALL_KEYS if calls else _JOB_KEYS)
+    found = check.fields(node, what, CALL_KEYS if calls else JOB_KEYS)
     return _Job(check, job_id, found, node).plan(
         id_node.line, defaults, permissions, calls=bool(calls)
     )
@@ -173,7 +176,7 @@ class _Job:
         check, node, row = self.check, entry[1], _ROW + "runs-on"
         if not isinstance(node, MappingNode):
             return self._labels(node, "runs-on")
-        found = check.fields(node, "runs-on", ("group", "labels"))
+        found = check.fields(node, "runs-on", RUNS_ON_KEYS)
         value: dict[str, Value] = {}
         if "group" in found:
             value["group"] = check.text_of(found["group"][1], "group", key=row, empty=False)
@@ -199,7 +202,7 @@ class _Job:
         if not isinstance(node, MappingNode):
             name = check.text_of(node, "environment", key=row)
             return EnvironmentPlan(name=name) if name else None
-        found = check.fields(node, "environment", ("name", "url", "deployment"))
+        found = check.fields(node, "environment", ENVIRONMENT_KEYS)
         if "name" not in found:
             check.report(node, "Required property is missing: name")
             return None
@@ -215,7 +218,7 @@ class _Job:
         entry = self.found.get("container")
         if entry is None:
             return None
-        return self._image(entry[1], "container", _ROW + "container", _CONTAINER_KEYS)
+        return self._image(entry[1], "container", _ROW + "container", CONTAINER_KEYS)
 
     def _image(self, node: Node, what: str, row: str, allowed: frozenset[str]) -> Value:
         """A container by its image or by a mapping; the shapes inside are checked."""
@@ -243,7 +246,7 @@ class _Job:
         return value
 
     def _credentials(self, node: Node, row: str) -> Value:
-        found = self.check.fields(node, "credentials", ("username", "password"))
+        found = self.check.fields(node, "credentials", CREDENTIALS_KEYS)
         return {
             name: self.check.text_of(item, name, key=row, empty=False)
             for name, (_, item) in found.items()
@@ -257,7 +260,7 @@ class _Job:
         if isinstance(node, ScalarNode):
             return self.check.mapping_of_texts(node, "services", key=row)
         return {
-            name: self._image(value, f"the service '{name}'", row, _SERVICE_KEYS)
+            name: self._image(value, f"the service '{name}'", row, SERVICE_KEYS)
             for name, _, value in self.check.pairs(node, "services", key=row)
         }
 
@@ -271,7 +274,7 @@ class _Job:
             self.check.warn(
                 node, "uses is an expression, so the call is not resolved", rule="calls"
             )
-        elif uses and not (_LOCAL_CALL.match(uses) or _REMOTE_CALL.match(uses)):
+        elif uses and not (LOCAL_CALL.match(uses) or REMOTE_CALL.match(uses)):
             self.check.report(
                 node,
                 f"'{uses}' names no reusable workflow: expected ./path/file.yml "

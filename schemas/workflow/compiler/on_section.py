@@ -13,11 +13,18 @@ from schemas.workflow.filters import validate_pattern
 from schemas.workflow.plan import EventPlan, InputPlan, InputType, SchedulePlan, Triggers
 from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode
 
-_CALL_TYPES = ("boolean", "number", "string")
-_DISPATCH_TYPES = (*_CALL_TYPES, "choice", "environment")
+SCHEDULE_KEYS = ("cron", "timezone")
+DISPATCH_KEYS = ("inputs",)
+CALL_KEYS = ("inputs", "secrets", "outputs")
+CALL_INPUT_KEYS = ("description", "type", "required", "default")
+DISPATCH_INPUT_KEYS = (*CALL_INPUT_KEYS, "options")
+SECRET_KEYS = ("description", "required")
+OUTPUT_KEYS = ("description", "value")
+CALL_TYPES = ("boolean", "number", "string")
+DISPATCH_TYPES = (*CALL_TYPES, "choice", "environment")
 _CALL_DEFAULT = "on.workflow_call.inputs.<inputs_id>.default"
 _CALL_OUTPUT = "on.workflow_call.outputs.<output_id>.value"
-_EXCLUSIVE = (("branches", "branches-ignore"), ("tags", "tags-ignore"), ("paths", "paths-ignore"))
+EXCLUSIVE = (("branches", "branches-ignore"), ("tags", "tags-ignore"), ("paths", "paths-ignore"))
 
 
 def read_triggers(check: Check, node: Node) -> Triggers:
@@ -93,12 +100,12 @@ class _Reader:
         self.events.append(EventPlan(event=name, line=name_node.line))
 
     def _event(self, rule: EventRule, name_node: ScalarNode, value: Node) -> EventPlan:
-        allowed = rule.filters | ({"types"} if rule.types or rule.free_types else set())
+        allowed = rule.keys
         if not allowed:
             self.check.report(value, f"{rule.event} takes no configuration", rule="events")
             return EventPlan(event=rule.event, line=name_node.line)
         found = self.check.fields(value, f"on.{rule.event}", allowed)
-        for one, other in _EXCLUSIVE:
+        for one, other in EXCLUSIVE:
             if one in found and other in found:
                 self.check.report(
                     found[other][0],
@@ -174,7 +181,7 @@ class _Reader:
         if not node.items:
             check.report(node, "schedule lists no cron", rule="events")
         for item in node.items:
-            found = check.fields(item, "schedule", ("cron", "timezone"))
+            found = check.fields(item, "schedule", SCHEDULE_KEYS)
             if "cron" not in found:
                 if isinstance(item, MappingNode):
                     check.report(item, "Required property is missing: cron", rule="events")
@@ -209,13 +216,13 @@ class _Reader:
             )
 
     def _dispatch(self, node: Node) -> None:
-        found = self.check.fields(node, "on.workflow_dispatch", ("inputs",))
+        found = self.check.fields(node, "on.workflow_dispatch", DISPATCH_KEYS)
         if "inputs" in found and not _is_null(found["inputs"][1]):
             self.dispatch_inputs = self._inputs(found["inputs"][1], call=False)
 
     def _call(self, node: Node) -> None:
         check = self.check
-        found = check.fields(node, "on.workflow_call", ("inputs", "secrets", "outputs"))
+        found = check.fields(node, "on.workflow_call", CALL_KEYS)
         if "inputs" in found and not _is_null(found["inputs"][1]):
             self.call_inputs = self._inputs(found["inputs"][1], call=True)
         if "secrets" in found and not _is_null(found["secrets"][1]):
@@ -229,7 +236,7 @@ class _Reader:
             check.identifier(name_node, name, "secret name", severity="warning")
             required: bool | str = False
             if not _is_null(value):
-                spec = check.fields(value, f"the secret '{name}'", ("description", "required"))
+                spec = check.fields(value, f"the secret '{name}'", SECRET_KEYS)
                 if "description" in spec:
                     check.text_of(spec["description"][1], "description")
                 if "required" in spec:
@@ -240,7 +247,7 @@ class _Reader:
         check = self.check
         for name, name_node, value in check.pairs(node, "outputs"):
             check.identifier(name_node, name, "output name", severity="warning")
-            spec = check.fields(value, f"the output '{name}'", ("description", "value"))
+            spec = check.fields(value, f"the output '{name}'", OUTPUT_KEYS)
             if "description" in spec:
                 check.text_of(spec["description"][1], "description")
             if "value" in spec:
@@ -262,12 +269,11 @@ class _Reader:
 
     def _input(self, name: str, node: Node, *, call: bool) -> InputPlan:
         check = self.check
-        allowed = {"description", "type", "required", "default"}
-        allowed |= {"options"} if not call else set()
+        allowed = CALL_INPUT_KEYS if call else DISPATCH_INPUT_KEYS
         spec = check.fields(node, f"the input '{name}'", allowed)
         kind = "string"
         if "type" in spec:
-            kind = self._input_type(spec["type"][1], _CALL_TYPES if call else _DISPATCH_TYPES)
+            kind = self._input_type(spec["type"][1], CALL_TYPES if call else DISPATCH_TYPES)
         elif call and isinstance(node, MappingNode):
             check.report(node, "Required property is missing: type")
         required = check.boolean(spec["required"][1], "required") if "required" in spec else False

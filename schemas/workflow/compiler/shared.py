@@ -30,18 +30,22 @@ PERMISSION_LEVELS: dict[str, tuple[str, ...]] = {
     "statuses": _ANY,
     "vulnerability-alerts": _NO_WRITE,
 }
-_SHORT = ("read-all", "write-all")
+PERMISSIONS_FOR_ALL = ("read-all", "write-all")
+CONCURRENCY_KEYS = ("group", "cancel-in-progress", "queue")
+QUEUES = ("single", "max")
+DEFAULTS_KEYS = ("run",)
+DEFAULTS_RUN_KEYS = ("shell", "working-directory")
 
 
 def read_permissions(check: Check, node: Node) -> Permissions:
     """`permissions:`: a level for all scopes, or a level by scope."""
     if not isinstance(node, MappingNode):
         text = check.text_of(node, "permissions")
-        if text not in _SHORT:
+        if text not in PERMISSIONS_FOR_ALL:
             check.report(
                 node,
                 f"'{text}' is no permission; expected read-all, write-all or a mapping",
-                hint=check.guess(text, _SHORT),
+                hint=check.guess(text, PERMISSIONS_FOR_ALL),
                 rule="permissions",
             )
         return text
@@ -69,7 +73,7 @@ def read_concurrency(check: Check, node: Node, key: str) -> ConcurrencyPlan | No
         # A job's group must have a name; a workflow's empty one means none.
         group = check.text_of(node, "concurrency", key=key, empty=key == "concurrency")
         return ConcurrencyPlan(group=group, line=node.line) if group else None
-    found = check.fields(node, "concurrency", ("group", "cancel-in-progress", "queue"))
+    found = check.fields(node, "concurrency", CONCURRENCY_KEYS)
     if "group" not in found:
         check.report(node, "Required property is missing: group", rule="concurrency")
         return None
@@ -79,7 +83,7 @@ def read_concurrency(check: Check, node: Node, key: str) -> ConcurrencyPlan | No
     queue = "single"
     if "queue" in found:
         queue = check.text_of(found["queue"][1], "queue")
-        if queue not in ("single", "max"):
+        if queue not in QUEUES:
             check.report(found["queue"][1], f"queue must be single or max, not '{queue}'")
         elif queue == "max" and cancel is True:
             check.report(
@@ -98,10 +102,10 @@ def read_concurrency(check: Check, node: Node, key: str) -> ConcurrencyPlan | No
 
 def read_defaults(check: Check, node: Node, key: str | None) -> DefaultsPlan:
     """`defaults:`; `key` is the availability row, None where no expression may stand."""
-    found = check.fields(node, "defaults", ("run",))
+    found = check.fields(node, "defaults", DEFAULTS_KEYS)
     if "run" not in found:
         return DefaultsPlan()
-    run = check.fields(found["run"][1], "defaults.run", ("shell", "working-directory"))
+    run = check.fields(found["run"][1], "defaults.run", DEFAULTS_RUN_KEYS)
     return DefaultsPlan(
         shell=read_shell(check, run["shell"][1], key) if "shell" in run else None,
         working_directory=check.text_of(

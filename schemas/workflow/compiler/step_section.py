@@ -13,14 +13,14 @@ from schemas.workflow.plan import StepPlan
 from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode
 
 _COMMON = frozenset({"id", "if", "name", "env", "continue-on-error", "timeout-minutes"})
-_RUN_KEYS = _COMMON | {"run", "shell", "working-directory"}
-_USES_KEYS = _COMMON | {"uses", "with"}
+RUN_KEYS = _COMMON | {"run", "shell", "working-directory"}
+USES_KEYS = _COMMON | {"uses", "with"}
 _ROW = "jobs.<job_id>.steps."
-_ACTION = re.compile(r"[^/@\s]+/[^/@\s]+(?:/[^@\s]*)?@\S+\Z")
+ACTION = re.compile(r"[^/@\s]+/[^/@\s]+(?:/[^@\s]*)?@\S+\Z")
 _OTHER_THAN_ID = re.compile(r"[^A-Za-z0-9_-]")
 _ID_CHARACTERS_MAX = 100
 _KINDS_CACHED = 1024
-_BUILT_IN_SHELLS = ("bash", "sh", "pwsh", "powershell", "cmd", "python", "node")
+BUILT_IN_SHELLS = ("bash", "sh", "pwsh", "powershell", "cmd", "python", "node")
 
 
 def read_steps(check: Check, node: Node) -> tuple[StepPlan, ...]:
@@ -61,9 +61,9 @@ def _read_step(
     else:
         if "with" in names and "shell" not in names:
             first = "uses"
-    allowed = _USES_KEYS if first == "uses" else _RUN_KEYS
+    allowed = USES_KEYS if first == "uses" else RUN_KEYS
     what = "a step that uses an action" if first == "uses" else "a step that runs a script"
-    fields = check.fields(node, what, allowed if first else _RUN_KEYS | _USES_KEYS)
+    fields = check.fields(node, what, allowed if first else RUN_KEYS | USES_KEYS)
     if "run" not in fields and "uses" not in fields:
         missing = first or "run"
         either = "" if first or "shell" in names else " (or uses)"
@@ -138,11 +138,11 @@ def read_timeout(check: Check, entry: Field | None, key: str) -> Value:
 def read_shell(check: Check, node: Node, key: str | None) -> str:
     """A shell: a name, or a command line with `{0}` for the script."""
     shell = check.text_of(node, "shell", key=key, empty=False)
-    known = shell.lower() in _BUILT_IN_SHELLS or "{0}" in shell or OPEN in shell
+    known = shell.lower() in BUILT_IN_SHELLS or "{0}" in shell or OPEN in shell
     if shell and not known:
         check.warn(
             node,
-            f"'{shell}' is not a built-in shell ({', '.join(_BUILT_IN_SHELLS)})",
+            f"'{shell}' is not a built-in shell ({', '.join(BUILT_IN_SHELLS)})",
             hint="a command of your own needs {0} where the script's path belongs",
             rule="shell",
         )
@@ -153,7 +153,7 @@ def _uses(check: Check, node: Node) -> str:
     uses = check.text_of(node, "uses", empty=False)
     if not uses or OPEN in uses or uses.startswith(("./", ".\\", "docker://")):
         return uses
-    if not _ACTION.match(uses):
+    if not ACTION.match(uses):
         hint = None
         if "@" not in uses:
             hint = "add a version: owner/repository@v1; an action of this repository starts with ./"

@@ -10,6 +10,7 @@ from schemas.workflow.plan import StrategyPlan
 from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode
 
 _ROW = "jobs.<job_id>.strategy"
+STRATEGY_KEYS = ("matrix", "fail-fast", "max-parallel")
 
 
 def read_strategy(check: Check, node: Node) -> StrategyPlan:
@@ -17,7 +18,7 @@ def read_strategy(check: Check, node: Node) -> StrategyPlan:
     if isinstance(node, ScalarNode) and isinstance(node.value, str) and OPEN in node.value:
         check.parsed(node, node.value, "strategy", _ROW)
         return StrategyPlan(whole=node.value)
-    found = check.fields(node, "strategy", ("matrix", "fail-fast", "max-parallel"))
+    found = check.fields(node, "strategy", STRATEGY_KEYS)
     parallel = None
     if "max-parallel" in found:
         place = found["max-parallel"][1]

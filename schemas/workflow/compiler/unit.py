@@ -18,7 +18,7 @@ from schemas.workflow.errors import Problem
 from schemas.workflow.plan import DefaultsPlan, JobPlan, Permissions, Triggers, WorkflowPlan
 from schemas.workflow.reader import MappingNode, Node, ScalarNode, read_with_problems
 
-_KEYS = frozenset(
+WORKFLOW_KEYS = frozenset(
     {
         "name",
         "description",
@@ -67,7 +67,7 @@ def compile_unit(path: str, text: bytes | str) -> Unit:
 
 def _read(unit: Unit, node: MappingNode) -> None:
     check = unit.check
-    found = check.fields(node, "a workflow", _KEYS)
+    found = check.fields(node, "a workflow", WORKFLOW_KEYS)
     for required in ("on", "jobs"):
         if required not in found:
             check.report(node, f"Required property is missing: {required}")

@@ -1,0 +1,147 @@
+"""What each key of a workflow means, in a line, as editors show it; by section."""
+
+from __future__ import annotations
+
+SECTIONS: dict[str, str] = {
+    "job": "A job: steps on one runner, or a call of a reusable workflow.",
+    "step": "A step: a script (`run`) or an action (`uses`).",
+    "strategy": "The job once for each combination of the matrix.",
+    "concurrency": "Of all with the same group, one at a time.",
+    "retry": "When and how often a failed job is tried again (Tailrace).",
+}
+
+_BOTH_IMAGES: dict[str, str] = {
+    "image": "The image.",
+    "credentials": "What to log in to the image's registry with.",
+    "env": "Variables inside of it.",
+    "ports": "Ports, as `host:container` or a number.",
+    "volumes": "Volumes, as `source:target`.",
+    "options": "More options of the container engine's `create`.",
+}
+
+KEYS: dict[str, dict[str, str]] = {
+    "workflow": {
+        "name": "The workflow's name in lists; without it, its path.",
+        "run-name": "What a run is called; may use github, inputs and vars.",
+        "description": "What it is for; without effect.",
+        "on": "The events that start it.",
+        "permissions": "What the token of its jobs may do.",
+        "env": "Variables of all steps of all jobs.",
+        "defaults": "Settings of all `run` steps.",
+        "concurrency": "Runs with the same group do not run at the same time.",
+        "jobs": "The jobs, by id; those without `needs` start at once.",
+    },
+    "event": {
+        "types": "Only these kinds of activity.",
+        "branches": "Only branches that match a pattern; `!` excludes.",
+        "branches-ignore": "No branches that match a pattern.",
+        "tags": "Only tags that match a pattern; `!` excludes.",
+        "tags-ignore": "No tags that match a pattern.",
+        "paths": "Only when a changed file matches a pattern; `!` excludes.",
+        "paths-ignore": "Not when all changed files match a pattern.",
+        "workflows": "The names of the workflows whose runs are meant.",
+        "names": "Accepted and without effect.",
+        "versions": "Accepted and without effect.",
+    },
+    "schedule": {
+        "cron": "Minute, hour, day of month, month, day of week.",
+        "timezone": "A name of the time zone database; without it, UTC.",
+    },
+    "workflow_dispatch": {"inputs": "What one is asked for who starts it by hand."},
+    "workflow_call": {
+        "inputs": "What the caller passes with `with`.",
+        "secrets": "What the caller passes with `secrets`.",
+        "outputs": "What the caller gets, as `needs.<job>.outputs`.",
+    },
+    "input": {
+        "description": "What it is for.",
+        "type": "What kind of value it takes.",
+        "required": "Whether it must be given.",
+        "default": "The value when none is given.",
+        "options": "What a choice is between.",
+    },
+    "secret": {
+        "description": "What it is for.",
+        "required": "Whether it must be given.",
+    },
+    "output": {
+        "description": "What it is.",
+        "value": "An expression over the jobs, as `${{ jobs.build.outputs.version }}`.",
+    },
+    "concurrency": {
+        "group": "The name that is held; often with `${{ github.ref }}` in it.",
+        "cancel-in-progress": "End what runs instead of waiting for it.",
+        "queue": "Of those that wait, keep the latest (`single`) or all (`max`).",
+    },
+    "defaults": {"run": "Settings of all `run` steps."},
+    "defaults.run": {
+        "shell": "The shell of scripts.",
+        "working-directory": "The folder in which scripts run.",
+    },
+    "job": {
+        "name": "The job's name in lists; may use the matrix.",
+        "needs": "The jobs that must succeed before.",
+        "if": "A condition; without it, `success()`.",
+        "permissions": "What the job's token may do; instead of the workflow's.",
+        "runs-on": "The labels that a runner must have.",
+        "environment": "The environment that it deploys to.",
+        "concurrency": "Jobs with the same group do not run at the same time.",
+        "outputs": "What jobs after it get, as `needs.<job>.outputs`.",
+        "env": "Variables of all its steps.",
+        "defaults": "Settings of its `run` steps.",
+        "strategy": "The job once for each combination of the matrix.",
+        "timeout-minutes": "It is ended after so many minutes.",
+        "continue-on-error": "The run succeeds though this job fails.",
+        "container": "The container that its steps run in.",
+        "services": "Containers beside it, by name.",
+        "steps": "What it does, one after another.",
+        "uses": "A reusable workflow: ./path/file.yml or owner/repository/path/file.yml@ref.",
+        "with": "The inputs of the called workflow.",
+        "secrets": "The secrets of the called workflow, or `inherit` for all.",
+        "retry": "How often it is tried again when it fails (Tailrace).",
+        "queue-timeout-minutes": "How long it may wait for a runner (Tailrace).",
+        "priority": "Higher goes first; 0 without it (Tailrace).",
+        "pool": "The pool of runners that must run it (Tailrace).",
+        "cancel-timeout-minutes": "Accepted and without effect.",
+        "snapshot": "Accepted and without effect.",
+    },
+    "runs-on": {
+        "group": "A group of runners.",
+        "labels": "The labels that a runner must have.",
+    },
+    "environment": {
+        "name": "The environment's name.",
+        "url": "Where the deployment is to be seen.",
+        "deployment": "Whether it counts as a deployment.",
+    },
+    "container": _BOTH_IMAGES,
+    "service": {
+        **_BOTH_IMAGES,
+        "entrypoint": "What to start instead of the image's entry point.",
+        "command": "The arguments of the entry point.",
+    },
+    "credentials": {"username": "The user.", "password": "The password; a secret."},
+    "strategy": {
+        "matrix": "Names with lists of values, `include` and `exclude`; 256 legs at most.",
+        "fail-fast": "Whether a failed leg ends the others; true without it.",
+        "max-parallel": "How many legs may run at the same time.",
+    },
+    "retry": {
+        "max": "How often, 10 times at most.",
+        "backoff": "How long to wait before: seconds, or like 30s or 5m.",
+        "on": "After what.",
+    },
+    "step": {
+        "id": "What other steps call it: `steps.<id>.outputs`.",
+        "if": "A condition; without it, `success()`.",
+        "name": "Its name in lists.",
+        "uses": "An action: owner/repository@ref, ./path or docker://image.",
+        "with": "The inputs of the action.",
+        "run": "A script.",
+        "shell": "The shell of the script.",
+        "working-directory": "The folder in which the script runs.",
+        "env": "Variables of this step.",
+        "continue-on-error": "The job goes on though this step fails.",
+        "timeout-minutes": "It is ended after so many minutes.",
+    },
+}
