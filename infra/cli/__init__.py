@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "trigger": ("infra.cli.commands:trigger", "Start a workflow by hand."),
     "cancel": ("infra.cli.commands:cancel", "Ask that a run end."),
     "approve": ("infra.cli.commands:approve", "Let a run start that waits for approval."),
+    "lint": ("infra.cli.lint:lint", "Check workflow files; needs nothing that runs."),
+    "eval": ("infra.cli.evaluate:evaluate", "Evaluate an expression in given contexts."),
     "config": ("infra.cli.config:config", "List every setting, its value and its meaning."),
     "completion": ("infra.cli.completion:completion", "Print a shell's completion script."),
     "version": ("infra.cli.completion:version", "Print the versions of everything."),
