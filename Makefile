@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status install install-dev test simulate bench lint format lock jars
+.PHONY: help up down status install install-dev test simulate fuzz bench lint format lock jars
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -34,6 +34,12 @@ START ?= 0
 simulate: install-dev ## schedulers among faults: make simulate SEEDS=n START=s
 	@TAILRACE_SEEDS=$(SEEDS) TAILRACE_START=$(START) TAILRACE_SHARED=none \
 		$(BIN)/python -m pytest -n auto -q --timeout 36000 tests/simulation
+
+N ?= 200000
+SEED ?= 1
+fuzz: install-dev ## the language among changed cases: make fuzz N=n SEED=s
+	@$(BIN)/python -m tests.conformance.fuzz $${TAILRACE_SHARED:-../shared}/conformance \
+		--inputs $(N) --seed $(SEED) --table
 
 bench: install-dev ## measure the system; prints and writes the figures as JSON
 	@$(BIN)/python -m tests.bench

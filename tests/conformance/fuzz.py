@@ -180,6 +180,12 @@ def _resident_bytes_max() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+_HEAD = """\
+| inputs | seed | findings | slowest | mean | memory | machine | commit |
+| ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |
+"""
+
+
 def _row(seed: int, findings: Findings) -> str:
     """A row of the table in README.md."""
     commit = subprocess.run(
@@ -203,7 +209,8 @@ def main() -> int:
     arguments = parser.parse_args()
     findings = Fuzzer(arguments.folder, arguments.seed).run(arguments.inputs)
     if arguments.table:
-        sys.stdout.write(_row(arguments.seed, findings))
+        sys.stdout.write(_HEAD + _row(arguments.seed, findings))
+        sys.stdout.writelines(f"{failure}\n" for failure in findings.failures)
         return 1 if findings.failures else 0
     report = {
         "seed": arguments.seed,
