@@ -186,11 +186,15 @@ _HEAD = """\
 """
 
 
-def _row(seed: int, findings: Findings) -> str:
+def _commit() -> str:
+    """What is checked out when the run begins; others may commit while it goes on."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _row(seed: int, findings: Findings, commit: str) -> str:
     """A row of the table in README.md."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     machine = f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}"
     return (
         f"| {findings.inputs:,} | {seed} | {len(findings.failures)} "
@@ -207,9 +211,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="print a row of a table, not JSON")
     arguments = parser.parse_args()
+    commit = _commit()
     findings = Fuzzer(arguments.folder, arguments.seed).run(arguments.inputs)
     if arguments.table:
-        sys.stdout.write(_HEAD + _row(arguments.seed, findings))
+        sys.stdout.write(_HEAD + _row(arguments.seed, findings, commit))
         sys.stdout.writelines(f"{failure}\n" for failure in findings.failures)
         return 1 if findings.failures else 0
     report = {
