@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import threading
+from hashlib import sha256
 from pathlib import Path
 
 from infra.embedded import jars, java, processes
@@ -18,6 +21,9 @@ from infra.embedded.processes import ProcessName
 
 HEAP_MB = 512
 RECORD_BYTES_MAX = 8 * 1024 * 1024
+CLASS_LIST = "loaded-classes"
+_LEAST_PRIORITY = 19
+_POLL_S = 0.1
 _BATCH_OVERHEAD_BYTES = 64 * 1024
 _NODE_ID = 1
 _METADATA_KEY, _METADATA_VERSION = 3, 5
@@ -111,6 +117,11 @@ class Broker:
         running = self.process
         if running is None:
             running = self.launch()
+        else:
+            # started by someone else since this object was made: on the ports that they chose
+            recorded = _read_ports(self.home / "ports")
+            self.port = recorded[0] or self.port
+            self.controller_port = recorded[1] or self.controller_port
         processes.wait_started(
             running, self.answers, what="Kafka", log_path=self.log_path, timeout_s=timeout_s
         )
@@ -136,7 +147,55 @@ class Broker:
             self._format(class_path)
         config = self.home / "server.properties"
         write_atomically(config, self._properties(self.home / "data"))
-        return [*self._java(class_path), "kafka.Kafka", str(config)]
+        archive = self._class_archive(class_path)
+        if archive.exists():
+            sharing = [f"-XX:SharedArchiveFile={archive}", "-XX:+VerifySharedSpaces"]
+        else:
+            sharing = [f"-XX:DumpLoadedClassList={self.home / CLASS_LIST}"]
+        return [*self._java(class_path), *sharing, "kafka.Kafka", str(config)]
+
+    def archive_classes(self, stopping: threading.Event) -> bool:
+        """Make an archive of the classes that the running broker loaded, for the next start.
+
+        Parsing and checking them is half of a start. Takes some seconds of an otherwise idle
+        processor; given up when `stopping` is set. Tells whether there is an archive.
+        """
+        class_path = jars.class_path(self.cache)
+        archive = self._class_archive(class_path)
+        loaded = self.home / CLASS_LIST
+        if archive.exists() or not loaded.exists():
+            return archive.exists()
+        for stale in self.home.glob("classes-*"):
+            stale.unlink()
+        draft, chosen = archive.with_suffix(".new"), self.home / "classes-chosen"
+        # The broker still writes the list: its last line may be half a line.
+        chosen.write_bytes(b"".join(loaded.read_bytes().splitlines(keepends=True)[:-1]))
+        dump = [
+            *(str(java.require_java()), "-Xshare:dump", "-XX:+UseSerialGC", "-Xmx256m"),
+            *(f"-XX:SharedClassListFile={chosen}", f"-XX:SharedArchiveFile={draft}"),
+            *("-Xlog:disable", "-cp", class_path),
+        ]
+        with subprocess.Popen(
+            dump, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()
+        ) as child:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, child.pid, _LEAST_PRIORITY)
+            while child.poll() is None:
+                if stopping.wait(_POLL_S):
+                    child.kill()
+        if child.returncode or not draft.exists():
+            return False
+        os.sync()
+        draft.rename(archive)
+        loaded.unlink(missing_ok=True)
+        chosen.unlink()
+        return True
+
+    def _class_archive(self, class_path: str) -> Path:
+        """Return the archive's place; another Java or other jars want another one."""
+        program = java.require_java()
+        told = f"{program.resolve()} {program.stat().st_mtime_ns} {class_path}"
+        return self.home / f"classes-{sha256(told.encode()).hexdigest()[:16]}.jsa"
 
     def answers(self) -> bool:
         """Tell whether the broker answers a metadata request and takes part in its cluster."""

@@ -98,7 +98,12 @@ class Postgres:
 
     def start(self, *, timeout_s: float = 60.0) -> str:
         """Start the server unless it runs, and return its URL once it answers."""
-        running = self.process or self.launch()
+        running = self.process
+        if running is None:
+            running = self.launch()
+        else:
+            # started by someone else since this object was made: on the port that they chose
+            self.port = _read_port(self.home / "port") or self.port
         processes.wait_started(
             running, self.answers, what="PostgreSQL", log_path=self.log_path, timeout_s=timeout_s
         )

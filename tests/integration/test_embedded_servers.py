@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,14 +70,29 @@ def test_a_half_formatted_data_folder_is_formatted_anew(broker: Broker) -> None:
 
 def test_another_object_on_the_folder_finds_and_stops_the_broker(broker: Broker) -> None:
     """The process belongs to the folder: whoever opens it can stop what another one started."""
+    before = Broker(broker.home, cache=cache_dir())  # chose ports that nobody will use
     broker.start()
     other = Broker(broker.home, cache=cache_dir())
 
     assert other.bootstrap == broker.bootstrap
+    assert before.start(timeout_s=5) == broker.bootstrap
     other.stop()
 
     assert broker.process is None
     assert not broker.answers()
+
+
+def test_the_next_start_finds_the_brokers_classes_archived(broker: Broker) -> None:
+    """The archive is made beside the running broker, then mapped instead of reading jars."""
+    broker.start()
+    assert broker.archive_classes(threading.Event())
+    broker.stop()
+
+    broker.start()
+
+    assert broker.process
+    mapped = Path(f"/proc/{broker.process.pid}/maps").read_text(encoding="utf-8")
+    assert re.search(r"/classes-[0-9a-f]{16}\.jsa$", mapped, re.MULTILINE)
 
 
 def test_health_probes_are_false_where_nobody_answers() -> None:
