@@ -22,7 +22,6 @@ from infra.embedded.processes import ProcessName
 HEAP_MB = 512
 RECORD_BYTES_MAX = 8 * 1024 * 1024
 CLASS_LIST = "loaded-classes"
-_LEAST_PRIORITY = 19
 _POLL_S = 0.1
 _BATCH_OVERHEAD_BYTES = 64 * 1024
 _NODE_ID = 1
@@ -154,7 +153,7 @@ class Broker:
             sharing = [f"-XX:DumpLoadedClassList={self.home / CLASS_LIST}"]
         return [*self._java(class_path), *sharing, "kafka.Kafka", str(config)]
 
-    def archive_classes(self, stopping: threading.Event) -> bool:
+    def archive_classes(self, stopping: threading.Event, *, niceness: int = 19) -> bool:
         """Make an archive of the classes that the running broker loaded, for the next start.
 
         Parsing and checking them is half of a start. Takes some seconds of an otherwise idle
@@ -179,7 +178,7 @@ class Broker:
             dump, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()
         ) as child:
             with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, child.pid, _LEAST_PRIORITY)
+                os.setpriority(os.PRIO_PROCESS, child.pid, niceness)
             while child.poll() is None:
                 if stopping.wait(_POLL_S):
                     child.kill()

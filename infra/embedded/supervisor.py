@@ -39,6 +39,7 @@ LOCK_NAME = "supervisor.lock"
 FAILURE_NAME = "failure"
 SERVICES_END_S = 7.0
 SERVERS_END_S = 5.0
+ARCHIVE_AFTER_S = 20.0
 _LOOP_S = 1.0
 _OWN_PORTS = ("planner_port", "scheduler_port", "fleet_port", "projector_port")
 """What only the process itself and whoever asks for its health need to know."""
@@ -149,6 +150,19 @@ class Supervisor:
             if not self._stopping.is_set():
                 service.begin()
         self._phase = "up"
+        self._quicken_next_start()
+
+    def _quicken_next_start(self) -> None:
+        """Once all is up and the first runs are through, see to what makes the next start quick."""
+        if "kafka" not in self._ports:
+            return
+        all_up = self._wait_for(lambda: all(child.is_up for child in self._children()))
+        if not all_up or self._stopping.wait(ARCHIVE_AFTER_S):
+            return
+        try:
+            self._broker.archive_classes(self._stopping)
+        except (EmbeddedError, OSError) as error:
+            sys.stderr.write(f"Kafka's classes could not be archived: {error}\n")
 
     def _run_steps(self) -> bool:
         for step in self._steps:

@@ -85,7 +85,7 @@ def test_another_object_on_the_folder_finds_and_stops_the_broker(broker: Broker)
 def test_the_next_start_finds_the_brokers_classes_archived(broker: Broker) -> None:
     """The archive is made beside the running broker, then mapped instead of reading jars."""
     broker.start()
-    assert broker.archive_classes(threading.Event())
+    assert broker.archive_classes(threading.Event(), niceness=0)
     broker.stop()
 
     broker.start()
