@@ -29,26 +29,35 @@ settings.load_profile("tailrace")
 _numbers = itertools.count(1)
 
 
+_ROOT = "PYTEST_DEBUG_TEMPROOT"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run a temporary folder of its own, that other users may enter.
+
+    Pytest's usual one is shared by all runs of a user, and each start closes it to other users:
+    servers and jobs that run as such would lose their files in the middle of a test.
+    """
+    if _ROOT not in os.environ:
+        folder = tempfile.mkdtemp(prefix="tailrace-tests-")
+        Path(folder).chmod(0o755)
+        os.environ[_ROOT] = folder
+        config.add_cleanup(lambda: _forget(folder))
+
+
+def _forget(folder: str) -> None:
+    del os.environ[_ROOT]
+    if "TAILRACE_KEEP" not in os.environ:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def run_dir() -> Path:
-    """Return the folder that all workers of this test run share, and no other run.
-
-    Not below pytest's own: that one's parent is closed to other users whenever a run starts, and
-    servers and jobs that run as other users would lose their files.
-    """
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
-    folder = Path(tempfile.gettempdir()) / f"tailrace-tests-{run}"
+    """Return the folder that all workers of this test run share, and no other run."""
+    folder = Path(os.environ[_ROOT]) / "shared"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _tidy(run_dir: Path) -> Iterator[None]:
-    """Leave nothing behind; with several workers the last one finds it empty of servers."""
-    yield
-    if not os.environ.get("PYTEST_XDIST_WORKER"):
-        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 @pytest.fixture
