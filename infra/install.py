@@ -281,7 +281,8 @@ def _pip_install(python: Path, lock: Path) -> None:
 def explain(lines: list[str], lock: Path) -> str:
     """Return what pip's failure means and what to do."""
     text = "".join(lines)
-    last = "".join("  " + line for line in lines[-LAST_LINES:])
+    told = [line for line in lines if not line.startswith("Ignoring ")]
+    last = "".join("  " + line for line in told[-LAST_LINES:])
     if "DO NOT MATCH THE HASHES" in text:
         what = (
             f"A downloaded package is not the file that {lock.name} names, so it was not "
