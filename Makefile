@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status install install-dev test simulate fuzz bench lint format lock jars
+# The browser comes from the system's packages, everything else from the lock files.
+.PHONY: browser help up down status install install-dev test simulate fuzz bench lint format lock jars
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -26,7 +27,10 @@ install:
 install-dev:
 	@$(PYTHON) -I infra/install.py --dev
 
-test: install-dev ## install what the tests need and run all of them
+browser:
+	@sh tests/browser/install.sh
+
+test: install-dev browser ## install what the tests need and run all of them
 	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
 SEEDS ?= 20000

@@ -29,7 +29,7 @@ SUITES = (
     Suite("contract", ("tests/contract/",), 40),
     Suite("conformance", ("tests/conformance/",), 90),
     Suite("simulation", ("tests/simulation/",), 60),
-    Suite("integration", ("tests/integration/",), 150),
+    Suite("integration", ("tests/integration/",), 270),
     Suite("browser", ("tests/browser/",), 90),
     Suite("chaos", ("tests/chaos/",), 60),
     Suite("install", ("tests/integration/test_embedded_install", "tests/install/"), 60),
