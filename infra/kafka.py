@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 TRANSACTION_TIMEOUT_MS = 5_000
 _READ_MANY = 5_000
 _LEADER_TIMEOUT_S = 10
+_TOPICS_TIMEOUT_S = 30
+_NOT_YET = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE})
 _NO_LEADER = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED,  # noqa: SLF001
                      KafkaError.INVALID_PRODUCER_EPOCH})  # fmt: skip
@@ -512,8 +514,9 @@ class Admin:
     def ensure_topics(self, specs: Sequence[TopicSpec], *, replication: int = 1) -> list[str]:
         """Create what is missing and return its names; idempotent, also side by side.
 
-        LogError when a topic exists with another number of partitions, since keys and cells would
-        then go elsewhere.
+        The topics are known to the broker and led when this returns: the controller's answer comes
+        a moment before the brokers' own metadata has them. LogError when a topic exists with
+        another number of partitions, since keys and cells would then go elsewhere.
         """
         known = self._client.list_topics(timeout=15).topics
         for spec in specs:
@@ -543,7 +546,35 @@ class Admin:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise LogError(f"topic {name} could not be made: {error}") from error
+        if made:
+            self._await_topics(list(made))
         return list(made)
+
+    def _await_topics(self, names: Sequence[str]) -> None:
+        """Return once each topic is described with a leader for every partition, or LogError."""
+        deadline = time.monotonic() + _TOPICS_TIMEOUT_S
+        while absent := self._absent(names):
+            if time.monotonic() > deadline:
+                raise LogError(
+                    f"topics {', '.join(absent)} were made but have no leader after "
+                    f"{_TOPICS_TIMEOUT_S} s: look at the brokers' logs and run this again"
+                )
+            time.sleep(0.02)
+
+    def _absent(self, names: Sequence[str]) -> list[str]:
+        """Return which topics a broker does not know yet, or knows without a leader."""
+        absent = []
+        for name, future in self._client.describe_topics(TopicCollection(list(names))).items():
+            try:
+                partitions = future.result(15).partitions
+            except KafkaException as error:
+                if error.args[0].code() not in _NOT_YET:
+                    raise LogError(f"topic {name} can't be described: {error}") from error
+                absent.append(name)
+            else:
+                if any(partition.leader is None for partition in partitions):
+                    absent.append(name)
+        return absent
 
     def cluster_id(self) -> str:
         """Return the id that a cluster was formatted with: another one is another log."""

@@ -33,6 +33,15 @@ def test_topics_are_made_once_as_they_were_asked_for(kafka: str) -> None:
     assert {name: found[name] for name in one.settings} == one.settings
 
 
+def test_a_topic_is_known_as_soon_as_it_was_made(kafka: str) -> None:
+    """The controller's answer comes before the broker's own metadata has the topic: 1 in 100."""
+    admin = Admin(kafka)
+    for number in range(100):
+        made = spec(f"soon-{number}", 4)
+        admin.ensure_topics([made])
+        assert admin.topic_id(made.name)
+
+
 def test_another_number_of_partitions_is_refused(kafka: str) -> None:
     """Keys and cells would go elsewhere: the message says so, and nothing is changed."""
     ensure(kafka, [spec("fixed", 2)])
