@@ -82,7 +82,8 @@ def told(
         cause,
         source=e.Source.RUN,
         event=known.WORKFLOW_RUN,
-        occurred_at=cause.occurred_at,
+        # never 0: the shell would put its own time in, and a replay give the run another id
+        occurred_at=cause.occurred_at or 1,
         action=action,
         actor=plan.actor,
         workflow=plan.workflow_name,

@@ -21,7 +21,7 @@ def delivery(event: str, **fields: Any) -> DeliveryReceived:
     )
 
 
-PULL_REQUEST = {"ref": PULL, "sha": SHA, "number": 7, "base_ref": "main"}
+PULL_REQUEST: dict[str, Any] = {"ref": PULL, "sha": SHA, "number": 7, "base_ref": "main"}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_event_is_about_githubs_commit_and_ref(
 
 
 #: What a delivery of the event has at most, for events that are not about the default branch.
-_OWN = {
+_OWN: dict[str, dict[str, Any]] = {
     "create": {"ref": "refs/tags/v1"},
     "deployment": {"sha": SHA},
     "deployment_status": {"sha": SHA},
