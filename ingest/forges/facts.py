@@ -212,17 +212,21 @@ def _workflow_run(body: Json) -> Facts:
 
 
 def _registry_package(body: Json) -> Facts:
-    """A package; the commit and branch or tag that it was made from, where the forge says so."""
+    """A package; the commit and branch that it was made from, where the forge says so.
+
+    Registries of other tools put their own ids there: such a package is about the default branch.
+    """
     package = obj(body.get("registry_package")) or obj(body.get("package"))
     version = obj(package.get("package_version"))
-    commit = version.get("target_oid")
-    target = version.get("target_commitish")
-    branch = target if target != commit else None
-    return {
-        "ref": branch_ref(optional_ref(branch, "package_version.target_commitish")),
-        "sha": optional_sha(commit, "package_version.target_oid"),
-        "message": text(package.get("name"), MESSAGE_CHARS_MAX),
-    }
+    facts: Facts = {"message": text(package.get("name"), MESSAGE_CHARS_MAX)}
+    commit, target = version.get("target_oid"), version.get("target_commitish")
+    try:
+        facts["sha"] = optional_sha(commit, "package_version.target_oid")
+        branch = optional_ref(target, "package_version.target_commitish")
+        facts["ref"] = branch_ref(branch if branch != commit else "")
+    except BodyError:
+        return {"message": facts["message"]}
+    return facts
 
 
 def _other(body: Json) -> Facts:

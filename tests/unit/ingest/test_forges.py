@@ -319,6 +319,7 @@ def test_a_run_on_the_forge_names_its_workflow_and_branch() -> None:
     [
         ({"target_oid": NEW, "target_commitish": "main"}, "refs/heads/main", NEW),
         ({"target_oid": NEW, "target_commitish": NEW}, "", NEW),
+        ({"target_oid": "sha256:12", "target_commitish": "main"}, "", ""),
         ({}, "", ""),
     ],
 )
