@@ -91,6 +91,7 @@ def _routes(commands: Commands) -> list[tuple[str, str, Command]]:
         ("POST", "/api/v1/repositories", handlers.add),
         ("POST", f"{repository}/rotate-secret", handlers.rotate),
         ("POST", f"{repository}/dispatches", handlers.dispatch),
+        ("POST", f"{repository}/repository_dispatches", handlers.repository_dispatch),
         ("GET", f"{repository}/secrets", handlers.list_secrets),
         ("PUT", f"{repository}/secrets/{{name}}", handlers.set_secret),
         ("DELETE", f"{repository}/secrets/{{name}}", handlers.delete_secret),
@@ -134,6 +135,18 @@ class _Handlers:
             _text(body, "workflow"),
             _text(body, "ref", ""),
             inputs,
+            _actor(request),
+            _key(request),
+        )
+
+    async def repository_dispatch(self, request: Request, body: Mapping[str, Any]) -> Answer:
+        client_payload = body.get("client_payload") or {}
+        if not isinstance(client_payload, dict):
+            raise Problem(422, "`client_payload` must be an object")
+        return 202, await self._commands.repository_dispatch(
+            _repository(request),
+            _text(body, "event_type"),
+            client_payload,
             _actor(request),
             _key(request),
         )

@@ -46,6 +46,8 @@ SECRETS_MAX = 500
 INPUTS_MAX = 100
 INPUTS_BYTES_MAX = 64 * 1024
 REASON_CHARS_MAX = 500
+EVENT_TYPE_CHARS_MAX = 100
+CLIENT_PAYLOAD_KEYS_MAX = 10
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.][A-Za-z0-9_.-]*){0,5}")
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -210,13 +212,7 @@ class Commands:
             "inputs": dict(inputs),
             "ref": full,
             "workflow": workflow,
-            "repository": {
-                "full_name": name,
-                "name": name.rpartition("/")[2],
-                "owner": {"login": name.partition("/")[0]},
-                "default_branch": registration.default_branch,
-            },
-            "sender": {"login": actor},
+            **_about(registration, actor),
         }
         inputs_json = json.dumps(inputs, separators=(",", ":"), ensure_ascii=False)
         event = DeliveryReceived(
@@ -233,6 +229,38 @@ class Commands:
             default_branch=registration.default_branch,
             workflow=workflow,
             inputs_json=inputs_json,
+            payload_json=json.dumps(payload, separators=(",", ":"), ensure_ascii=False),
+        )
+        return {"delivery_id": delivery_id, "sha": sha, "ref": full, **await self._stored(event)}
+
+    async def repository_dispatch(
+        self, name: str, event_type: str, client_payload: Mapping[str, Any], actor: str, key: str
+    ) -> dict[str, Any]:
+        """Start what listens to `repository_dispatch` with this type, at the default branch."""
+        registration = await self._registration(name)
+        _check_repository_dispatch(event_type, client_payload)
+        full, sha = await self._resolved(registration, f"refs/heads/{registration.default_branch}")
+        delivery_id = f"repository_dispatch:{name}:{key or random_id()}"
+        payload = {
+            "action": event_type,
+            "branch": registration.default_branch,
+            "client_payload": dict(client_payload),
+            **_about(registration, actor),
+        }
+        event = DeliveryReceived(
+            event_id=event_id("DeliveryReceived", name, delivery_id),
+            occurred_at=self._clock.now_ms(),
+            repository=name,
+            delivery_id=delivery_id,
+            source=Source.DISPATCH,
+            provider=registration.provider,
+            event="repository_dispatch",
+            action=event_type,
+            ref=full,
+            sha=sha,
+            actor=actor,
+            message=event_type,
+            default_branch=registration.default_branch,
             payload_json=json.dumps(payload, separators=(",", ":"), ensure_ascii=False),
         )
         return {"delivery_id": delivery_id, "sha": sha, "ref": full, **await self._stored(event)}
@@ -410,6 +438,20 @@ async def _in_thread(call: Callable[..., T], *arguments: object) -> T:
         ) from error
 
 
+def _about(registration: Registration, actor: str) -> dict[str, Any]:
+    """Return what every payload of ours has: GitHub's `repository` and `sender`."""
+    name = registration.repository
+    return {
+        "repository": {
+            "full_name": name,
+            "name": name.rpartition("/")[2],
+            "owner": {"login": name.partition("/")[0]},
+            "default_branch": registration.default_branch,
+        },
+        "sender": {"login": actor},
+    }
+
+
 def _check_repository(new: NewRepository) -> None:
     if _REPOSITORY.fullmatch(new.name) is None or ".." in new.name or len(new.name) > 200:  # noqa: PLR2004
         raise Problem(
@@ -435,6 +477,17 @@ def _check_repository(new: NewRepository) -> None:
 def _check_inputs(inputs: Mapping[str, Any]) -> None:
     if len(inputs) > INPUTS_MAX or len(json.dumps(inputs)) > INPUTS_BYTES_MAX:
         raise Problem(422, f"`inputs`: at most {INPUTS_MAX} values of {INPUTS_BYTES_MAX} bytes")
+
+
+def _check_repository_dispatch(event_type: str, client_payload: Mapping[str, Any]) -> None:
+    if not event_type or len(event_type) > EVENT_TYPE_CHARS_MAX or not event_type.isprintable():
+        raise Problem(422, f"`event_type` must be a text of 1 to {EVENT_TYPE_CHARS_MAX} characters")
+    if len(client_payload) > CLIENT_PAYLOAD_KEYS_MAX:
+        raise Problem(
+            422, f"`client_payload` may have {CLIENT_PAYLOAD_KEYS_MAX} keys at its top; nest them"
+        )
+    if len(json.dumps(client_payload)) > INPUTS_BYTES_MAX:
+        raise Problem(422, f"`client_payload` may have {INPUTS_BYTES_MAX} bytes")
 
 
 def _check_run(run_id: str, repository: str) -> None:

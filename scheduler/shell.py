@@ -87,8 +87,8 @@ class CellShell:
         now_ms = self.clock.now_ms()
         for armed in self.cell.state.armed:
             # nobody counted while nobody owned the cell: whoever was waited for gets the whole
-            # time again, so that an outage of ours is no fault of theirs
-            armed.due_at = max(armed.due_at, now_ms + armed.delay_ms)
+            # time again, so that an outage of ours is no fault of theirs; an instant stays one
+            armed.due_at = armed.at_ms or max(armed.due_at, now_ms + armed.delay_ms)
             self._schedule_deadline(armed)
         self._reader = self.log.reader()
         self._reader.assign({(EVENTS, self.number): self.next_offset})
@@ -139,7 +139,7 @@ class CellShell:
             appends += self._handle(record, now_ms)
             self.next_offset = record.next_offset
         for armed in self._newly_armed():
-            armed.due_at = now_ms + armed.delay_ms
+            armed.due_at = armed.at_ms or now_ms + armed.delay_ms
             self._schedule_deadline(armed)
         appends += self._deadlines(now_ms)
         if not appends and self.next_offset - self._committed < UNCOMMITTED_MAX:
@@ -186,14 +186,16 @@ class CellShell:
         return made
 
     def _decision(self, event: Event, offset: int, number: int, now_ms: int) -> Append:
-        headers = event_headers(event, source=_SOURCE, occurred_at=now_ms)
+        # a delivery that the core made brings the time of its cause, which its run's id has in it
+        at_ms = event.occurred_at or now_ms
+        headers = event_headers(event, source=_SOURCE, occurred_at=at_ms)
         headers += [
             (DECIDER, b"scheduler"),
             (INPUT_OFFSET, b"%d" % offset),
             (NUMBER, b"%d" % number),
         ]
         key = event.repository or event.runner_id or ""
-        value = CODEC.encode(event, occurred_at=now_ms)
+        value = CODEC.encode(event, occurred_at=at_ms)
         return Append(EVENTS, self.number, key.encode(), value, headers)
 
     # ----------------------------------------------------------------- deadlines

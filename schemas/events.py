@@ -30,6 +30,7 @@ class Source(StrEnum):
     WEBHOOK = "webhook"
     DISPATCH = "dispatch"
     CRON = "cron"
+    RUN = "run"
     RECONCILE = "reconcile"
 
 
@@ -181,13 +182,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryReceived(Event):
-    """A webhook request, dispatch, cron tick or reconciliation was accepted.
+    """A webhook request, dispatch, cron tick, other run or reconciliation was accepted.
 
     `event` is GitHub's event name whatever the provider; `ref` is full (`refs/heads/main`). `sha`
     is the commit that determines everything that follows ("" for events without one).
     `payload_json` is the webhook's body as JSON in GitHub's shape where it triggers workflows;
     above 1 MiB `payload_uri` names it in the object store instead. `body_sha256` is of the raw
-    bytes.
+    bytes. `chain` counts the workflow_run deliveries that led to this one.
+
+    Cron ticks and workflow_run deliveries are the scheduler's own decisions; all others are inputs.
     """
 
     source: str
@@ -216,6 +219,7 @@ class DeliveryReceived(Event):
     payload_uri: str | None = None
     body_sha256: str = ""
     body_bytes: int = 0
+    chain: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

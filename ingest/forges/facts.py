@@ -200,6 +200,35 @@ def _deployment(body: Json) -> Facts:
     }
 
 
+def _workflow_run(body: Json) -> Facts:
+    """A run on the forge itself; the name of its workflow and its branch are what triggers see."""
+    run = obj(body.get("workflow_run"))
+    workflow = obj(body.get("workflow"))
+    return {
+        "workflow": text(workflow.get("name") or run.get("name"), REF_CHARS_MAX),
+        "head_ref": optional_ref(run.get("head_branch"), "workflow_run.head_branch"),
+        "message": text(run.get("display_title"), MESSAGE_CHARS_MAX),
+    }
+
+
+def _registry_package(body: Json) -> Facts:
+    """A package; the commit and branch that it was made from, where the forge says so.
+
+    Registries of other tools put their own ids there: such a package is about the default branch.
+    """
+    package = obj(body.get("registry_package")) or obj(body.get("package"))
+    version = obj(package.get("package_version"))
+    facts: Facts = {"message": text(package.get("name"), MESSAGE_CHARS_MAX)}
+    commit, target = version.get("target_oid"), version.get("target_commitish")
+    try:
+        facts["sha"] = optional_sha(commit, "package_version.target_oid")
+        branch = optional_ref(target, "package_version.target_commitish")
+        facts["ref"] = branch_ref(branch if branch != commit else "")
+    except BodyError:
+        return {"message": facts["message"]}
+    return facts
+
+
 def _other(body: Json) -> Facts:
     """Events that are about the default branch; the subject's number and title for people."""
     subject = obj(body.get("issue")) or obj(body.get("discussion"))
@@ -222,4 +251,6 @@ _READERS: dict[str, Callable[[Json], Facts]] = {
     "workflow_dispatch": _workflow_dispatch,
     "deployment": _deployment,
     "deployment_status": _deployment,
+    "workflow_run": _workflow_run,
+    "registry_package": _registry_package,
 }

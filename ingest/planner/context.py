@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from schemas.events import DeliveryReceived, Provider
+from schemas.workflow.contexts import ref_name, ref_type
 
 RETENTION_DAYS = "90"
 _API_PATHS = {Provider.GITEA: "/api/v1", Provider.GOGS: "/api/v1", Provider.GITLAB: "/api/v4"}
@@ -50,6 +51,7 @@ def github_json(
     repository = payload.repository or _Repository()
     server = _server(repository.html_url or "", delivery, clone_url, public_url)
     pull = event.startswith("pull_request")
+    untrusted = delivery.fork and event != "pull_request_target"
     context = {
         "actor": delivery.actor,
         "actor_id": _text(payload.sender.id if payload.sender else None),
@@ -61,7 +63,7 @@ def github_json(
         "ref": ref,
         "ref_name": ref_name(ref),
         "ref_protected": False,
-        "ref_type": "tag" if ref.startswith("refs/tags/") else "branch",
+        "ref_type": ref_type(ref),
         "repository": delivery.repository,
         "repository_id": _text(repository.id),
         "repository_owner": delivery.repository.partition("/")[0],
@@ -69,20 +71,12 @@ def github_json(
         "repositoryUrl": clone_url,
         "repository_visibility": _visibility(repository.private),
         "retention_days": RETENTION_DAYS,
-        "secret_source": "None" if delivery.fork else "Actions",
+        "secret_source": "None" if untrusted else "Actions",
         "server_url": server,
         "sha": sha,
         "triggering_actor": delivery.actor,
     }
     return json.dumps(context, ensure_ascii=False, separators=(",", ":"))
-
-
-def ref_name(ref: str) -> str:
-    """Return the short name of a ref, as `github.ref_name` has it (`1/merge` of a pull request)."""
-    for prefix in ("refs/heads/", "refs/tags/", "refs/pull/"):
-        if ref.startswith(prefix):
-            return ref.removeprefix(prefix)
-    return ref
 
 
 def _payload(text: str | None) -> _Payload:

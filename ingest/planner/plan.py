@@ -35,6 +35,7 @@ from schemas.workflow.triggers import Trigger, match, needs_paths, resolve_input
 PLAN_BYTES_MAX = 2 * 1024 * 1024
 DELIVERY_PLAN_BYTES_MAX = 6 * 1024 * 1024
 CHANGED_PATHS_MAX = 20_000
+_DEPLOYED = frozenset({"deployment", "deployment_status"})
 
 
 class IgnoredError(Exception):
@@ -150,6 +151,8 @@ class Planner:
             case At.GIVEN:
                 commit = mirror.commit(target.sha, hint=target.ref)
                 message = commit.message if target.event == "push" else None
+                if target.event in _DEPLOYED and not target.ref and delivery.head_ref:
+                    target = replace(target, ref=_full_ref(delivery.head_ref, mirror))
                 return _Place(target=target, commit=commit, sha=commit.oid, message=message)
             case At.MERGE:
                 return _merge_place(delivery, target, mirror)
@@ -307,6 +310,12 @@ def _head(delivery: DeliveryReceived, pull: str, mirror: Mirror) -> Commit:
     if found is None:
         raise UnreachableError(f"the pull request's head {delivery.head_ref} is not to be found")
     return mirror.commit(found, hint=pull)
+
+
+def _full_ref(name: str, mirror: Mirror) -> str:
+    """Return the branch or tag of a short name, "" where there is neither (any more)."""
+    names = (f"refs/heads/{name}", f"refs/tags/{name}")
+    return next((full for full in names if mirror.resolve(full) is not None), "")
 
 
 def _ref_place(target: Target, default: str, mirror: Mirror) -> _Place:

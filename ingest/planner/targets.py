@@ -37,6 +37,8 @@ _OF_A_REF = frozenset(
     {"push", "create", "release", "deployment", "deployment_status", "merge_group",
      "workflow_dispatch", "registry_package"}
 )  # fmt: skip
+#: About the default branch at a commit that whoever made the delivery has read.
+_OF_AN_INDEX = frozenset({"schedule", "workflow_run", "repository_dispatch"})
 _NOTHING_FROM_OUTSIDE = frozenset({"workflow_call"})
 
 
@@ -54,6 +56,9 @@ def targets(delivery: DeliveryReceived, default_branch: str) -> tuple[Target, ..
     if event in _OF_A_REF and (delivery.ref or delivery.sha):
         at = At.GIVEN if delivery.sha else At.REF
         return (Target(event=event, at=at, ref=delivery.ref, sha=delivery.sha),)
+    if event in _OF_AN_INDEX and delivery.sha:
+        ref = delivery.ref or default.ref
+        return (Target(event=event, at=At.GIVEN, ref=ref, sha=delivery.sha),)
     return (default,)
 
 

@@ -18,6 +18,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from projector.api import session, words
+from projector.api.markdown import to_html
 from projector.api.problems import ProblemError
 from projector.api.routes_commands import repository_of
 from projector.api.routes_query import services_of
@@ -86,6 +87,7 @@ def _environment() -> jinja2.Environment:
         reason=words.reason,
         instant=words.instant,
         short_ref=words.short_ref,
+        markdown=to_html,
         url=lambda text: quote(str(text), safe=""),
         pretty=lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode(),
     )

@@ -114,6 +114,18 @@ async def dispatch(request: Request, repository: str) -> Forwarded:  # noqa: ARG
     return Forwarded(services_of(request))
 
 
+@router.post(
+    "/repositories/{repository:path}/repository_dispatches",
+    summary="Start what listens to repository_dispatch",
+    status_code=202,
+    responses=_ACCEPTED,
+    response_model=None,
+)
+async def repository_dispatch(request: Request, repository: str) -> Forwarded:  # noqa: ARG001
+    """Body: {event_type, client_payload?}. Workflows of the default branch see it as an event."""
+    return Forwarded(services_of(request))
+
+
 @router.get("/repositories/{repository:path}/secrets", summary="List names of secrets",
             response_model=None)  # fmt: skip
 @router.get("/repositories/{repository:path}/secrets/{name}", summary="Say whether a secret is set",

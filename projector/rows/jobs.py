@@ -58,6 +58,7 @@ def job_scheduled(at: At, event: e.JobScheduled) -> None:
     job.name = event.name or job.name
     job.status, job.conclusion, job.reason, job.message = Status.QUEUED, None, "", ""
     job.queued_at, job.started_at, job.finished_at = event.occurred_at, None, None
+    job.outputs, job.summary = {}, ""
     unblock(job)
     run = run_of(at, event)
     if run.status == Status.WAITING:

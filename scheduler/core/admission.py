@@ -18,7 +18,7 @@ _SYNCHRONIZE = "synchronize"
 IRRELEVANT = frozenset(
     kind.__name__
     for kind in (
-        e.StepStarted, e.StepFinished, e.LogArchived, e.SecretsReleased, e.WorkflowsIndexed,
+        e.StepStarted, e.StepFinished, e.LogArchived, e.SecretsReleased,
     )
 )  # fmt: skip
 
@@ -55,12 +55,11 @@ def refusal(state: State, index: Index, event: e.Event) -> Refusal | None:
             return None if event.deadline_id in state.armed else _SILENT
         case e.CancelRequested() | e.RunApproved():
             return None if (event.run_id or "") in state.runs else _SILENT
-        case e.RunnerJoined():
-            return _joined(state, event)
-        case e.RunnerLost():
-            runner = state.runners.get(event.runner_id)
-            same = runner is not None and runner.live and runner.boot_id == event.boot_id
-            return None if same else _SILENT
+        case e.WorkflowsIndexed():
+            repository = state.repositories.get(event.repository)
+            return None if repository is not None and not repository.removed else _SILENT
+        case e.RunnerJoined() | e.RunnerLost():
+            return _boot(state, event)
         case _:
             return None
 
@@ -91,8 +90,11 @@ def _delivery(state: State, index: Index, event: e.DeliveryReceived) -> Refusal 
     return None
 
 
-def _joined(state: State, event: e.RunnerJoined) -> Refusal | None:
+def _boot(state: State, event: e.RunnerJoined | e.RunnerLost) -> Refusal | None:
     known = state.runners.get(event.runner_id)
+    if isinstance(event, e.RunnerLost):
+        same = known is not None and known.live and known.boot_id == event.boot_id
+        return None if same else _SILENT
     if known is None:
         return None
     boot_id = event.boot_id or ""

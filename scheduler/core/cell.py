@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scheduler.core import deadlines, deliveries, dispatch, fleet_rules, orchestration
+from scheduler.core import (
+    deadlines,
+    deliveries,
+    dispatch,
+    fleet_rules,
+    known,
+    orchestration,
+    self_made,
+)
 from scheduler.core.admission import Refusal, refusal
 from scheduler.core.evolve import evolve
 from scheduler.core.index import Index
@@ -35,15 +43,32 @@ class Cell:
         cause = Cause(
             event_id=event.event_id,
             offset=offset,
+            occurred_at=event.occurred_at,
             run_id=event.run_id,
             delivery_id=event.delivery_id,
         )
         outputs: list[Output] = []
         for output in self._outputs(event, cause):
-            if isinstance(output, Event):
-                evolve(self.state, self.index, output)
+            if not isinstance(output, Event):
+                outputs.append(output)
+                continue
+            told = self._told_of_end(output, cause)
+            evolve(self.state, self.index, output)
             outputs.append(output)
+            if isinstance(output, e.RunPlanned):
+                told = self_made.told(self.state, output.run_id, known.REQUESTED, cause)
+            if told is not None:
+                evolve(self.state, self.index, told)
+                outputs.append(told)
         return outputs
+
+    def _told_of_end(self, output: Event, cause: Cause) -> e.DeliveryReceived | None:
+        """Return what the end of a run tells other workflows: asked while its row is there."""
+        if not isinstance(output, e.RunFinished):
+            return None
+        return self_made.told(
+            self.state, output.run_id, known.COMPLETED, cause, str(output.conclusion)
+        )
 
     def refold(self, event: Event) -> None:
         """Evolve by a recorded input as `handle` did, without deciding again."""
@@ -62,7 +87,12 @@ class Cell:
         armed = None
         if isinstance(event, e.DeadlinePassed):
             armed = self.state.armed[event.deadline_id]
+        begins = isinstance(event, e.JobStarted) and not self._told_progress(event)
         evolve(self.state, self.index, event)
+        if begins and self._told_progress(event):
+            told = self_made.told(self.state, event.run_id, known.IN_PROGRESS, cause)
+            if told is not None:
+                yield told
         yield from self._decide(event, armed, cause)
         if self.index.touched_pools:
             yield from dispatch.dispatch(self.state, self.index, cause, self.number)
@@ -96,9 +126,17 @@ class Cell:
             case _:
                 return
 
+    def _told_progress(self, event: Event) -> bool:
+        run = self.state.runs.get(event.run_id)
+        return run is not None and run.told_progress
+
     def _deadline(self, event: e.DeadlinePassed, armed: Armed, cause: Cause) -> Iterator[Output]:
         if deadlines.kind(event.deadline_id) == deadlines.PLAN:
             yield from deliveries.unanswered(self.state, self.index, armed.subject, cause)
+        elif deadlines.kind(event.deadline_id) == deadlines.CRON:
+            made = self_made.tick(self.state, self.index, event, armed, cause)
+            if made is not None:
+                yield made
         else:
             yield from fleet_rules.deadline(self.state, self.index, event, armed, cause)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 PLAN = "plan"
 ACCEPT = "accept"
 WITHDRAW = "withdraw"
 GRACE = "grace"
+CRON = "cron"
+
+_TEXT_BYTES_MAX = 600
 
 
 def plan(delivery_id: str) -> str:
@@ -26,6 +31,14 @@ def withdraw(job_id: str, attempt: int) -> str:
 def grace(job_id: str, attempt: int) -> str:
     """A JobFinished of an attempt whose runner is gone."""
     return f"{GRACE}:{job_id}@{attempt}"
+
+
+def cron(repository: str, workflow: str, expression: str, timezone: str | None, due: int) -> str:
+    """A schedule's tick; the id of its delivery too. What is too long for an id is hashed."""
+    schedule = f"{workflow}:{expression}@{timezone}" if timezone else f"{workflow}:{expression}"
+    if len(schedule.encode()) > _TEXT_BYTES_MAX:
+        schedule = hashlib.sha256(schedule.encode()).hexdigest()
+    return f"{CRON}:{repository}:{schedule}:{due}"
 
 
 def kind(deadline_id: str) -> str:

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 
 from scheduler.core import orchestration
-from scheduler.core.evolve import number_name
+from scheduler.core.evolve import is_untrusted, number_name
 from scheduler.core.index import Index
 from scheduler.core.outputs import Cause, Output
 from scheduler.core.state import Delivery, Outcome, Repository, State
-from scheduler.core.view import plan_view, planned_jobs
+from scheduler.core.view import outcome_context, plan_view, planned_jobs
 from schemas import events as e
 from schemas.codec import event_id, run_planned_id
 from schemas.ids import run_id
@@ -19,7 +19,6 @@ from schemas.workflow.expressions import Value, evaluate_template
 from schemas.workflow.plan import WorkflowPlan
 
 GIT_UNREACHABLE = "infra.git_unreachable"
-_FORK_EVENTS = ("pull_request", "pull_request_review", "pull_request_review_comment")
 
 
 def duplicate(event: e.DeliveryReceived, reason: str, cause: Cause) -> e.DeliveryIgnored:
@@ -62,12 +61,10 @@ def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterat
         yield _ignored(delivery, cause, GIT_UNREACHABLE, delivery.error)
         return
     if not delivery.outcomes:
-        yield _ignored(delivery, cause, "no_workflow", "; ".join(delivery.ignored))
+        reason = "fork" if delivery.withheld else "no_workflow"
+        yield _ignored(delivery, cause, reason, "; ".join(delivery.ignored))
         return
     repository = state.repositories.get(delivery.repository) or Repository(name=delivery.repository)
-    if _is_untrusted(delivery) and repository.fork_pull_requests == "never":
-        yield _ignored(delivery, cause, "fork", "this repository runs nothing for forks")
-        return
     for outcome in delivery.outcomes:
         if outcome.outcome == e.Outcome.REJECTED:
             yield _rejected(state, delivery, outcome, outcome.problems, cause)
@@ -83,9 +80,14 @@ def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterat
         yield from orchestration.begin(state, index, planned.run_id or "", cause)
 
 
-def _is_untrusted(delivery: Delivery) -> bool:
-    """Say whether the delivery brings code of a fork: `pull_request_target` runs the base's."""
-    return delivery.fork and delivery.event in _FORK_EVENTS
+def _run_id(delivery: Delivery, outcome: Outcome) -> str:
+    """Return the id of an outcome's run.
+
+    A pull request may start a workflow twice: for itself and, beside it, as pull_request_target.
+    """
+    beside = outcome.event not in ("", delivery.event)
+    name = f"{outcome.path}#{outcome.event}" if beside else outcome.path
+    return run_id(delivery.occurred_at, delivery.delivery_id, name)
 
 
 def _run_name(
@@ -97,9 +99,11 @@ def _run_name(
     variables: dict[str, Value] = {**repository.variables}
     github: dict[str, Value] = {
         **json.loads(delivery.github_json),
-        "event_name": outcome.event or delivery.event,
-        "sha": outcome.sha or delivery.sha,
-        "ref": outcome.ref or delivery.ref,
+        **outcome_context(
+            outcome.event or delivery.event,
+            outcome.sha or delivery.sha,
+            outcome.ref or delivery.ref,
+        ),
         "event": json.loads(delivery.payload_json) if delivery.payload_json else {},
     }
     inputs: Value = json.loads(outcome.inputs_json or "{}")
@@ -151,9 +155,9 @@ def _rejected(
     cause: Cause,
 ) -> e.RunRejected:
     return e.RunRejected(
-        event_id=event_id("RunRejected", delivery.delivery_id, outcome.path),
+        event_id=event_id("RunRejected", _run_id(delivery, outcome)),
         repository=delivery.repository,
-        run_id=run_id(delivery.occurred_at, delivery.delivery_id, outcome.path),
+        run_id=_run_id(delivery, outcome),
         caused_by=_cause_of(delivery, cause),
         delivery_id=delivery.delivery_id,
         workflow=outcome.path,
@@ -179,8 +183,8 @@ def _planned(
     plan: WorkflowPlan,
     cause: Cause,
 ) -> e.RunPlanned:
-    run = run_id(delivery.occurred_at, delivery.delivery_id, outcome.path)
-    untrusted = _is_untrusted(delivery)
+    run = _run_id(delivery, outcome)
+    untrusted = is_untrusted(delivery, outcome.event)
     return e.RunPlanned(
         event_id=run_planned_id(run),
         repository=delivery.repository,

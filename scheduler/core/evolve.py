@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from scheduler.core import deadlines
+from scheduler.core import deadlines, known
 from scheduler.core.index import Index
 from scheduler.core.state import (
     SEEN_DELIVERIES_MAX,
@@ -34,6 +34,7 @@ WITHDRAW_DEADLINE_MS = 15_000
 #: Outputs of all jobs of a run: every dependant's assignment carries some of them.
 RUN_OUTPUTS_BYTES_MAX = 512 * 1024
 
+_FORK_EVENTS = ("pull_request", "pull_request_review", "pull_request_review_comment")
 _PULL_REQUEST_END = "closed"
 _ENDS_WITH_OTHERS = (JobPhase.DONE, JobPhase.LEGS, JobPhase.CALLED)
 _TO_RESULT = {e.Conclusion.TIMED_OUT.value: e.Conclusion.CANCELLED.value}
@@ -72,6 +73,7 @@ def _delivery_received(state: State, index: Index, event: e.DeliveryReceived) ->
             sha=event.sha,
             payload_json=event.payload_json,
             payload_uri=event.payload_uri,
+            chain=event.chain,
         ),
     )
     index.pending[event.repository].append(delivery_id)
@@ -115,7 +117,7 @@ def _delivery_planned(state: State, _: Index, event: e.DeliveryPlanned) -> None:
     delivery.answered = True
     delivery.error = event.error
     delivery.github_json = event.github_json
-    delivery.outcomes = tuple(
+    outcomes = tuple(
         Outcome(
             path=w.path,
             outcome=w.outcome,
@@ -131,13 +133,26 @@ def _delivery_planned(state: State, _: Index, event: e.DeliveryPlanned) -> None:
         for w in event.workflows
         if w.outcome != e.Outcome.IGNORED
     )
+    repository = state.repositories.get(event.repository)
+    runs_forks = repository is None or repository.fork_pull_requests != "never"
+    delivery.outcomes = tuple(
+        outcome for outcome in outcomes if runs_forks or not is_untrusted(delivery, outcome.event)
+    )
+    delivery.withheld = len(delivery.outcomes) < len(outcomes)
     delivery.ignored = tuple(
         f"{w.path}: {w.reason}" if w.path else w.reason
         for w in event.workflows
         if w.outcome == e.Outcome.IGNORED
     )
+    if delivery.withheld:
+        delivery.ignored = ("this repository runs nothing for forks", *delivery.ignored)
     state.deliveries.put(delivery.delivery_id, delivery)
     state.disarm(deadlines.plan(delivery.delivery_id))
+
+
+def is_untrusted(delivery: Delivery, event: str) -> bool:
+    """Say whether an outcome runs code of a fork: `pull_request_target` runs the base's."""
+    return delivery.fork and (event or delivery.event) in _FORK_EVENTS
 
 
 def _delivery_ignored(state: State, index: Index, event: e.DeliveryIgnored) -> None:
@@ -178,7 +193,10 @@ def _run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
     run_id = event.run_id or ""
     _count(state, number_name(event.repository, event.workflow))
     delivery = state.deliveries[event.delivery_id or ""]
-    outcome = next(o for o in delivery.outcomes if o.path == event.workflow)
+    outcome = next(
+        o for o in delivery.outcomes
+        if o.path == event.workflow and (o.event or delivery.event) == event.event
+    )  # fmt: skip
     state.plans.put(
         run_id,
         Plan(
@@ -193,6 +211,12 @@ def _run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
             ref=event.ref,
             actor=event.actor,
             workflow_name=event.workflow_name,
+            run_name=event.run_name,
+            head_ref=delivery.head_ref,
+            head_sha=delivery.sha or event.sha,
+            number=event.number,
+            from_fork=delivery.fork,
+            chain=delivery.chain,
         ),
     )
     _add_jobs(state, run_id, event.jobs, None, event.event_id)
@@ -381,6 +405,10 @@ def _job_started(state: State, _: Index, event: e.JobStarted) -> None:
     job.last_event = event.event_id
     state.jobs.put(job.job_id, job)
     _answered(state, job)
+    run = state.runs[job.run_id]
+    if not run.told_progress and known.wanted(state, run, known.IN_PROGRESS):
+        run.told_progress = True
+        state.runs.put(run.run_id, run)
 
 
 def _free_slot(state: State, index: Index, job: Job) -> None:
@@ -563,6 +591,11 @@ def _repository_removed(state: State, _: Index, event: e.RepositoryRemoved) -> N
     if row is not None:
         row.removed = True
         state.repositories.put(row.name, row)
+        known.forgotten(state, row.name)
+
+
+def _workflows_indexed(state: State, _: Index, event: e.WorkflowsIndexed) -> None:
+    known.indexed(state, event)
 
 
 def _pool_configured(state: State, index: Index, event: e.PoolConfigured) -> None:
@@ -576,6 +609,9 @@ def _deadline_passed(state: State, _: Index, event: e.DeadlinePassed) -> None:
     if armed is None:
         return
     state.disarm(event.deadline_id)
+    if deadlines.kind(event.deadline_id) == deadlines.CRON:
+        known.ticked(state, armed, event.occurred_at)
+        return
     job = state.jobs.get(armed.subject)
     if job is not None and deadlines.kind(event.deadline_id) == deadlines.ACCEPT:
         _arm_for(state, job, deadlines.withdraw, WITHDRAW_DEADLINE_MS)
@@ -587,7 +623,7 @@ EVOLVERS: dict[type[e.Event], Evolver] = {
     e.DeliveryReceived: _delivery_received,
     e.DeliveryPlanned: _delivery_planned,
     e.DeliveryIgnored: _delivery_ignored,
-    e.WorkflowsIndexed: _nothing,
+    e.WorkflowsIndexed: _workflows_indexed,
     e.RunPlanned: _run_planned,
     e.RunRejected: _run_rejected,
     e.RunApproved: _run_approved,

@@ -26,5 +26,6 @@ class Cause:
 
     event_id: str
     offset: int
+    occurred_at: int = 0
     run_id: str | None = None
     delivery_id: str | None = None

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 #: Raised with any change of the rows' shape or meaning: an older changelog is then refolded.
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 SEEN_DELIVERIES_MAX = 10_000
 
@@ -54,6 +54,33 @@ class Repository(msgspec.Struct, omit_defaults=True):
     seen_next: int = 0
 
 
+class CronEntry(msgspec.Struct, omit_defaults=True):
+    """One schedule of a workflow; `due` is the instant it is armed for, 0 when none will come."""
+
+    workflow: str
+    cron: str
+    timezone: str | None = None
+    due: int = 0
+
+
+class Listener(msgspec.Struct, omit_defaults=True):
+    """A workflow_run trigger: which activities of which workflows (by name; none: all)."""
+
+    types: tuple[str, ...] = ()
+    workflows: tuple[str, ...] = ()
+
+
+class Known(msgspec.Struct, omit_defaults=True):
+    """What the default branch's workflows wait for, as last indexed."""
+
+    repository: str
+    index_id: str
+    sha: str
+    ref: str
+    crons: tuple[CronEntry, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+
+
 class Outcome(msgspec.Struct, omit_defaults=True):
     """A workflow file's answer that is still to become a run, or a rejected one."""
 
@@ -87,11 +114,13 @@ class Delivery(msgspec.Struct, omit_defaults=True):
     sha: str = ""
     payload_json: str | None = None
     payload_uri: str | None = None
+    chain: int = 0
     answered: bool = False
     error: str = ""
     github_json: str = "{}"
     outcomes: tuple[Outcome, ...] = ()
     ignored: tuple[str, ...] = ()
+    withheld: bool = False
     handled: int = 0
 
 
@@ -110,6 +139,7 @@ class Run(msgspec.Struct, omit_defaults=True):
     run_attempt: int = 1
     fork: bool = False
     awaits_approval: bool = False
+    told_progress: bool = False
     cancel: str = ""
     cancel_actor: str = ""
     open_jobs: int = 0
@@ -131,6 +161,12 @@ class Plan(msgspec.Struct, omit_defaults=True):
     ref: str = ""
     actor: str = ""
     workflow_name: str = ""
+    run_name: str = ""
+    head_ref: str = ""
+    head_sha: str = ""
+    number: int = 0
+    from_fork: bool = False
+    chain: int = 0
 
 
 class Job(msgspec.Struct, omit_defaults=True):
@@ -205,8 +241,9 @@ class Remembered(msgspec.Struct):
 class Armed(msgspec.Struct):
     """A deadline that the core waits for.
 
-    `due_at` (ms since the epoch, 0 for not yet known) is the shell's alone: it sets it when it
-    commits, and no rule reads it.
+    It passes `delay_ms` after it was armed, or at `at_ms` (since the epoch) where that is not 0.
+    `due_at` (0 for not yet known) is the shell's alone: it sets it when it commits, and no rule
+    reads it.
     """
 
     deadline_id: str
@@ -215,6 +252,7 @@ class Armed(msgspec.Struct):
     subject: str
     repository: str = ""
     run_id: str | None = None
+    at_ms: int = 0
     due_at: int = 0
 
 
@@ -271,6 +309,7 @@ class State:
         self.seen = Table("seen", Remembered)
         self.heads = Table("head", Remembered)
         self.armed = Table("armed", Armed)
+        self.known = Table("known", Known)
 
     @property
     def tables(self) -> tuple[Table[msgspec.Struct], ...]:
@@ -278,6 +317,7 @@ class State:
         return (
             self.repositories, self.deliveries, self.runs, self.plans, self.jobs, self.runners,
             self.pools, self.counters, self.seen, self.heads, self.armed,
+            self.known,
         )  # type: ignore[return-value]  # fmt: skip
 
     def next_number(self, name: str) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas import events as e
 from schemas.ids import job_id
+from schemas.workflow.contexts import ref_name, ref_type
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_condition, evaluate_value, to_string
 from schemas.workflow.matrix import Leg, leg_name
@@ -107,6 +108,17 @@ def plan_view(text: str) -> PlanView:
     return PlanView(text)
 
 
+def outcome_context(event: str, sha: str, ref: str) -> dict[str, Value]:
+    """Return the part of the `github` context that is each run's own."""
+    return {
+        "event_name": event,
+        "sha": sha,
+        "ref": ref,
+        "ref_name": ref_name(ref),
+        "ref_type": ref_type(ref),
+    }
+
+
 class RunView:
     """One run's plan with its contexts."""
 
@@ -134,10 +146,10 @@ class RunView:
     def _github_base(self, run: Run) -> dict[str, Value]:
         row = self.row
         return {
+            # of the delivery's first event; a pull request is two, with a commit each
             **json.loads(row.github_json),
-            "event_name": row.event,
-            "sha": row.sha,
-            "ref": row.ref,
+            **outcome_context(row.event, row.sha, row.ref),
+            "secret_source": "None" if run.fork else "Actions",
             "workflow": row.workflow_name,
             "run_id": run.run_id,
             "run_number": str(run.run_number),

@@ -140,3 +140,16 @@ DEFAULT_ENVIRONMENT: dict[str, str | None] = {
     "RUNNER_TEMP": "runner.temp",
     "RUNNER_TOOL_CACHE": "runner.tool_cache",
 }
+
+
+def ref_name(ref: str) -> str:
+    """Return the short name of a ref, as `github.ref_name` has it (`1/merge` of a pull request)."""
+    for prefix in ("refs/heads/", "refs/tags/", "refs/pull/"):
+        if ref.startswith(prefix):
+            return ref.removeprefix(prefix)
+    return ref
+
+
+def ref_type(ref: str) -> str:
+    """Return `github.ref_type`: tag or branch (a pull request's is a branch)."""
+    return "tag" if ref.startswith("refs/tags/") else "branch"

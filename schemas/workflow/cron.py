@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -160,15 +161,16 @@ def next_after(expression: str, now_ms: int, timezone: str | None = None) -> int
 
 
 def _first_on(cron: Cron, day: date, where: ZoneInfo, now: datetime) -> datetime | None:
-    found: datetime | None = None
-    for hour in cron.hours:
-        for minute in cron.minutes:
-            due = _instant(datetime(day.year, day.month, day.day, hour, minute), where)  # noqa: DTZ001
-            if due > now and (found is None or due < found):
-                found = due
-        if found is not None:
-            break
-    return found
+    columns = len(cron.minutes)
+
+    def due(place: int) -> datetime:
+        hour, minute = cron.hours[place // columns], cron.minutes[place % columns]
+        return _instant(datetime(day.year, day.month, day.day, hour, minute), where)  # noqa: DTZ001
+
+    # Instants never go back as wall-clock times go on: the first one after now is found by halving.
+    places = range(len(cron.hours) * columns)
+    found = bisect_right(places, now, key=due)
+    return due(found) if found < len(places) else None
 
 
 def _instant(local: datetime, where: ZoneInfo) -> datetime:

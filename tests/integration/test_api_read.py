@@ -177,6 +177,35 @@ def test_every_query_answers(quiet: System, path: str) -> None:
     assert quiet.client.json(path)
 
 
+def test_annotations_and_summaries_are_data_and_on_the_page(system: System) -> None:
+    """What a job says beside its log: in the answer as it is, on the page without its HTML."""
+    system.history.pushed("Remark")
+    run = system.history.planned([("build", ())])
+    job = system.history.job("build")
+    system.history.scheduled(job)
+    system.history.assigned(job)
+    system.history.started(job)
+    remark = e.Annotation(
+        level="warning", message="<b>odd</b>", path="src/a.py", line=3, end_line=5, title="Lint"
+    )
+    system.history.finished(job, summary="# Done\n<script>", annotations=(remark,))
+    system.history.run_finished()
+    system.tell()
+    [found] = system.client.json(f"/api/v1/runs/{run}")["jobs"]
+    page = system.client.ask(f"/runs/{run}")[2].decode()
+
+    assert found["summary"] == "# Done\n<script>"
+    [note] = found["annotations"]
+    assert (note["level"], note["path"], note["line"], note["message"]) == (
+        "warning", "src/a.py", 3, "<b>odd</b>",
+    )  # fmt: skip
+    assert "<h4>Done</h4>" in page
+    assert "&lt;script&gt;" in page
+    assert "src/a.py:3-5" in page
+    assert "&lt;b&gt;odd&lt;/b&gt;" in page
+    assert "1 annotation<" in page
+
+
 def test_pages_follow_each_other_without_gap_or_repeat(system: System) -> None:
     """Also while new runs arrive at the front."""
     for _ in range(7):

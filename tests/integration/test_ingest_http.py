@@ -288,6 +288,51 @@ def test_a_dispatch_that_cannot_run_is_422(
     assert says in answer["detail"]
 
 
+def test_a_repository_dispatch_reaches_what_listens(installed: Installation, repo: GitRepo) -> None:
+    """At the default branch's head, with the payload; the same key is the same delivery."""
+    sha = repo.commit({CI: workflow("{repository_dispatch: {types: [deploy]}}")})
+    installed.add("ada/dispatched", str(repo.bare))
+    body = {"event_type": "deploy", "client_payload": {"to": "moon"}}
+    path = "/repositories/ada%2Fdispatched/repository_dispatches"
+    answers = [installed.call("POST", path, body, **{"Idempotency-Key": "k"}) for _ in range(2)]
+    delivery_id = "repository_dispatch:ada/dispatched:k"
+    [planned, *_] = installed.wait_for(
+        DeliveryPlanned, "ada/dispatched", lambda e: e.delivery_id == delivery_id
+    )
+    [received, *_] = [
+        event for event in installed.of(DeliveryReceived, "ada/dispatched")
+        if event.delivery_id == delivery_id
+    ]  # fmt: skip
+
+    assert [status for status, _ in answers] == [202, 202]
+    assert len({answer["event_id"] for _, answer in answers}) == 1
+    assert [(w.outcome, w.sha, w.ref) for w in planned.workflows] == [
+        ("planned", sha, "refs/heads/main")
+    ]
+    assert json.loads(received.payload_json or "")["client_payload"] == {"to": "moon"}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({}, "event_type"),
+        ({"event_type": "x" * 101}, "event_type"),
+        ({"event_type": "x", "client_payload": [1]}, "object"),
+        ({"event_type": "x", "client_payload": {str(n): n for n in range(11)}}, "10 keys"),
+        ({"event_type": "x", "client_payload": {"a": "x" * 70_000}}, "bytes"),
+    ],
+)
+def test_a_repository_dispatch_that_is_none_is_422(
+    installed: Installation, known: tuple[str, str], body: dict[str, Any], says: str
+) -> None:
+    """Limits are GitHub's, and the sentence names the field."""
+    path = f"/repositories/{known[0]}/repository_dispatches"
+    status, answer = installed.call("POST", path, body)
+
+    assert status == 422
+    assert says in answer["detail"]
+
+
 def test_runs_are_cancelled_and_approved_by_events(installed: Installation) -> None:
     """Twice with one key is one request; approving is one fact however often."""
     query = "?repository=ada/runs"

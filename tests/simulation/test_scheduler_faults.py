@@ -197,24 +197,10 @@ def play(seed: int) -> World:
 
 def judge(world: World) -> None:
     """Decide about the log's inputs again, without any fault, and compare."""
-    records = world.log.records[(EVENTS, 0)]
     twin = Cell()
-    expected: list[Event] = []
     orders: list[LaneRecord] = []
-    recorded: list[Event] = []
-    for record in records:
-        event = codec.EVENTS.decode(record.value or b"")
-        if record.header("decider"):
-            if not isinstance(event, e.SchedulerStarted):
-                recorded.append(event)
-            continue
-        for output in twin.handle(event, record.offset):
-            if isinstance(output, Order):
-                orders.append(output.record)
-            else:
-                expected.append(output)
-    made = [_without_time(event) for event in recorded]
-    assert made == [_without_time(event) for event in expected]
+    expected, recorded = decided_twice(world.log, twin, orders)
+    assert recorded == expected
     lane = [codec.LANES.decode(r.value or b"") for r in world.log.records[("pool.default", 0)]]
     # an input that leads to nothing but an order (a welcome) leaves no decision that names it, so
     # an owner without a changelog gives the order again: the same one, which runners ignore
@@ -222,6 +208,30 @@ def judge(world: World) -> None:
     assignments = [order.order_id for order in lane if isinstance(order, Assignment)]
     assert len(assignments) == len(set(assignments))
     assert not len(twin.state.runs)
+
+
+def decided_twice(
+    log: MemoryLog, twin: Cell | None = None, orders: list[LaneRecord] | None = None
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Return what `twin` decides about a log's inputs, and what is recorded of that.
+
+    `orders` gets what `twin` orders.
+    """
+    twin = twin or Cell()
+    expected: list[Event] = []
+    recorded: list[Event] = []
+    for record in log.records[(EVENTS, 0)]:
+        event = codec.EVENTS.decode(record.value or b"")
+        if record.header("decider"):
+            if not isinstance(event, e.SchedulerStarted):
+                recorded.append(event)
+            continue
+        for output in twin.handle(event, record.offset):
+            if not isinstance(output, Order):
+                expected.append(output)
+            elif orders is not None:
+                orders.append(output.record)
+    return [_without_time(event) for event in expected], [_without_time(r) for r in recorded]
 
 
 def _first_of_each(orders: list[LaneRecord]) -> list[LaneRecord]:

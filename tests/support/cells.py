@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from scheduler.core.cell import Cell
@@ -102,7 +103,12 @@ class CellDriver:
         )
 
     def plan(
-        self, text: str, delivery_id: str = "d1", path: str = PATH, files: Mapping[str, str] = {}
+        self,
+        text: str,
+        delivery_id: str = "d1",
+        path: str = PATH,
+        files: Mapping[str, str] = {},
+        event: str = "push",
     ) -> list[Output]:
         """The planner answers with one workflow."""
         plan = compiled(text, path, files)
@@ -111,7 +117,7 @@ class CellDriver:
             outcome=e.Outcome.PLANNED,
             name=plan.name,
             plan_json=plan_to_json(plan),
-            event="push",
+            event=event,
             sha="a" * 40,
             ref="refs/heads/main",
         )
@@ -194,13 +200,24 @@ class CellDriver:
             )
         )
 
-    def pass_deadline(self, deadline_id: str) -> list[Output]:
+    def pass_deadline(self, deadline_id: str, at_ms: int = 0) -> list[Output]:
         """An armed deadline's time has come."""
         return self.feed(
             e.DeadlinePassed(
-                event_id=event_id("DeadlinePassed", deadline_id), deadline_id=deadline_id
+                event_id=event_id("DeadlinePassed", deadline_id),
+                deadline_id=deadline_id,
+                repository=REPOSITORY,
+                occurred_at=at_ms,
             )
         )
+
+    def index(self, files: Mapping[str, str], at_ms: int, sha: str = "c" * 40) -> list[Output]:
+        """The planner has read the default branch's workflows."""
+        return self.feed(indexed(REPOSITORY, files, at_ms, sha))
+
+    def ticks(self) -> list[str]:
+        """Return the cron deadlines that are armed."""
+        return sorted(d for d in self.cell.state.armed.rows if d.startswith("cron:"))
 
     def lose(self, runner_id: str, boot: str = "b1") -> list[Output]:
         """The fleet calls a boot lost."""
@@ -212,3 +229,25 @@ class CellDriver:
                 reason="silent",
             )
         )
+
+
+def indexed(
+    repository: str, files: Mapping[str, str], at_ms: int, sha: str = "c" * 40
+) -> e.WorkflowsIndexed:
+    """Return the index of workflow texts by path."""
+    plans = {path: compiled(text, path) for path, text in files.items()}
+    return e.WorkflowsIndexed(
+        event_id=event_id("WorkflowsIndexed", repository, sha, at_ms),
+        occurred_at=at_ms,
+        repository=repository,
+        sha=sha,
+        ref="refs/heads/main",
+        workflows=tuple(
+            e.IndexedWorkflow(
+                path=path,
+                name=plan.name,
+                triggers_json=json.dumps(json.loads(plan_to_json(plan)).get("on", {})),
+            )
+            for path, plan in plans.items()
+        ),
+    )

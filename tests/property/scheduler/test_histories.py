@@ -1,7 +1,8 @@
 """Whatever happens, in whatever order and how often: what must be true of a cell after each step.
 
 Histories are generated: pushes of several workflows, runners that join, vanish and come back,
-reports that are repeated, late or of the wrong attempt, cancels and deadlines at any moment.
+reports that are repeated, late or of the wrong attempt, cancels and deadlines at any moment, cron
+ticks and runs that begin others.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scheduler.core import deadlines
 from scheduler.core.cell import Cell
 from scheduler.core.index import Index
 from scheduler.core.state import LIVE, JobPhase, State, dump_changes, load_row
 from schemas import events as e
 from schemas.events import Event
 from schemas.lanes import Assignment
-from tests.support.cells import CellDriver
+from tests.support.cells import REPOSITORY, CellDriver
 
 WORKFLOWS: tuple[str, ...] = (
     """
@@ -72,6 +74,18 @@ CALLER = """
       after: {needs: [call, once], if: always(), runs-on: linux, steps: [{run: 'true'}]}
     """
 WORKFLOWS += (CALLER,)
+JOBS = "jobs: {a: {runs-on: linux, steps: [{run: 'true'}]}}"
+TICKING = f"{{on: {{schedule: [{{cron: '* * * * *'}}, {{cron: '*/2 * * * *'}}]}}, {JOBS}}}"
+HOURLY = f"{{on: {{schedule: [{{cron: '0 * * * *', timezone: Europe/Berlin}}]}}, {JOBS}}}"
+LISTENING = f"{{on: {{workflow_run: {{types: [requested, completed]}}}}, {JOBS}}}"
+#: What the default branch may have: nothing, ticks, or a workflow that waits for every run.
+INDEXES: tuple[dict[str, str], ...] = (
+    {},
+    {"tick.yml": TICKING},
+    {"tick.yml": TICKING, "hour.yml": HOURLY},
+    {"hour.yml": HOURLY, "after.yml": LISTENING},
+)
+MINUTE_MS = 60_000
 CONCLUSIONS = ("success", "failure", "cancelled", "timed_out")
 RUNNERS = ("r1", "r2")
 
@@ -87,6 +101,41 @@ class History:
         self.deliveries = 0
         self.reports: list[Event] = []
         self.terminal: dict[str, str] = {}
+        self.now_ms = 1_750_000_000_000
+
+    def do(self, action: str, which: int) -> None:
+        """Let something happen; the planner answers what the scheduler made of it."""
+        getattr(self, action)(which)
+        for _ in range(100):
+            made = [d for d in self.driver.cell.state.deliveries if not d.answered]
+            if not made:
+                return
+            which = len(made[0].delivery_id) % len(WORKFLOWS)
+            event = made[0].event
+            self.driver.plan(WORKFLOWS[which], made[0].delivery_id, files=CALLS, event=event)
+        raise AssertionError("deliveries beget deliveries without an end")
+
+    def index(self, which: int) -> None:
+        """The planner has read the default branch."""
+        self.now_ms += which * 1_000
+        self.driver.index(INDEXES[which % len(INDEXES)], self.now_ms, sha=f"{which:040x}")
+
+    def tick(self, which: int) -> None:
+        """A cron deadline passes, now and then long after its time."""
+        ticks = self.driver.ticks()
+        if ticks:
+            due = int(ticks[which % len(ticks)].rpartition(":")[2])
+            self.now_ms = max(self.now_ms, due + (which % 5 == 0) * which * MINUTE_MS)
+            self.driver.pass_deadline(ticks[which % len(ticks)], self.now_ms)
+
+    def remove(self, which: int) -> None:
+        """The repository goes, and mostly comes back."""
+        if which % 3 == 0:
+            self.driver.feed(
+                e.RepositoryRemoved(event_id=f"removed-{which}", repository=REPOSITORY)
+            )
+        else:
+            self.driver.configure()
 
     def push(self, which: int) -> None:
         """A new delivery is received and planned."""
@@ -146,6 +195,11 @@ class History:
             )
             self.reports.append(self.driver.inputs[-1][1])
 
+    def succeed(self, _: int) -> None:
+        """A runner does what it should."""
+        order = next(iter(self.driver.live().values()))
+        self.driver.report(e.JobFinished, order, conclusion="success")
+
     def repeat(self, which: int) -> None:
         """Any earlier input comes once more."""
         inputs = self.driver.inputs
@@ -160,13 +214,14 @@ class History:
 
     def deadline(self, which: int) -> None:
         """An armed deadline passes."""
-        armed = sorted(self.driver.cell.state.armed.rows)
+        armed = sorted(d for d in self.driver.cell.state.armed.rows if not d.startswith("cron:"))
         if armed:
             self.driver.pass_deadline(armed[which % len(armed)])
 
 
 ACTIONS = ("push", "join", "rejoin_old", "lose", "start", "start", "finish", "finish", "finish",
-           "decline", "repeat", "cancel", "deadline")  # fmt: skip
+           "decline", "repeat", "cancel", "deadline", "index", "index", "tick", "tick",
+           "remove")  # fmt: skip
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 41)), max_size=60)
 
 
@@ -196,6 +251,13 @@ def check(history: History) -> None:
             active = sum(leg.phase in LIVE or leg.phase is JobPhase.QUEUED for leg in legs)
             if len(legs) == 4:
                 assert active <= 2, "max-parallel was passed"
+    armed = {
+        deadlines.cron(known.repository, c.workflow, c.cron, c.timezone, c.due)
+        for known in state.known for c in known.crons if c.due
+    }  # fmt: skip
+    assert armed == set(history.driver.ticks()), "what is known and what is armed differ"
+    made = [event.delivery_id for event in history.driver.of(e.DeliveryReceived)]
+    assert len(made) == len(set(made)), "a tick or a run was told twice"
     _check_terminal(history)
 
 
@@ -213,7 +275,7 @@ def play(steps: list[tuple[str, int]]) -> History:
     """Run a generated history, checking after each step."""
     history = History()
     for action, which in steps:
-        getattr(history, action)(which)
+        history.do(action, which)
         check(history)
     return history
 
@@ -241,9 +303,9 @@ def test_every_job_ends_once_faults_stop(steps: list[tuple[str, int]]) -> None:
             break
         live = driver.live()
         if live:
-            driver.report(e.JobFinished, next(iter(live.values())), conclusion="success")
+            history.do("succeed", 0)
         else:
-            history.deadline(0)
+            history.do("deadline", 0)
         check(history)
     assert not len(driver.cell.state.runs), "a run is stuck"
     planned = [event.run_id for event in driver.of(e.RunPlanned)]
@@ -292,7 +354,7 @@ def test_a_restored_cell_decides_as_the_one_that_went_on(
     twin = CellDriver(Cell(0, state))
     twin.offset = history.driver.offset
     for action, which in after:
-        getattr(history, action)(which)
+        history.do(action, which)
     for _, event in history.driver.inputs[start:]:
         twin.feed(event)
     assert twin.outputs == history.driver.outputs[made:]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from ingest.planner.context import github_json, ref_name
+from ingest.planner.context import github_json
 from schemas.events import DeliveryReceived
+from schemas.workflow.contexts import ref_name
 
 PAYLOAD = {
     "repository": {"id": 5, "html_url": "https://git.example/ada/demo", "private": False,

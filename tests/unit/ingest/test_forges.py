@@ -298,3 +298,34 @@ def test_the_event_id_derives_from_repository_and_delivery() -> None:
     one, two = (read("github", headers, GITHUB_PUSH) for _ in range(2))
 
     assert one.event_id == two.event_id
+
+
+def github(event: str, body: object) -> DeliveryReceived:
+    """Return the fact of a GitHub request."""
+    return read("github", {"x-github-event": event, "x-github-delivery": "1"}, body)
+
+
+def test_a_run_on_the_forge_names_its_workflow_and_branch() -> None:
+    """What `workflows` and `branches` of a workflow_run trigger look at."""
+    body = {"action": "completed", "workflow": {"name": "CI"}, "sender": {"login": "ada"},
+            "workflow_run": {"name": "CI", "head_branch": "topic", "head_sha": NEW}}  # fmt: skip
+    fact = github("workflow_run", body)
+
+    assert (fact.workflow, fact.head_ref, fact.action, fact.sha) == ("CI", "topic", "completed", "")
+
+
+@pytest.mark.parametrize(
+    ("version", "ref", "sha"),
+    [
+        ({"target_oid": NEW, "target_commitish": "main"}, "refs/heads/main", NEW),
+        ({"target_oid": NEW, "target_commitish": NEW}, "", NEW),
+        ({"target_oid": "sha256:12", "target_commitish": "main"}, "", ""),
+        ({}, "", ""),
+    ],
+)
+def test_a_package_names_what_it_was_made_from(version: dict[str, str], ref: str, sha: str) -> None:
+    """Where the forge says so; otherwise it is about the default branch."""
+    body = {"action": "published", "registry_package": {"name": "p", "package_version": version}}
+    fact = github("registry_package", body)
+
+    assert (fact.ref, fact.sha, fact.message) == (ref, sha, "p")

@@ -258,6 +258,81 @@ def test_other_events_are_read_where_github_reads_them(bench: Bench, event: str)
     assert (found.outcome, found.sha) == ("planned", sha)
 
 
+SCHEDULES = "{schedule: [{cron: '0 5 * * *'}, {cron: '0 6 * * *'}]}"
+
+
+def test_a_tick_runs_one_workflow_at_the_commit_that_was_indexed(bench: Bench) -> None:
+    """Not where the branch has got to since; and `[skip ci]` is for pushes."""
+    other = ".github/workflows/other.yml"
+    sha = bench.git.commit({CI: workflow(SCHEDULES), other: workflow(SCHEDULES)}, "x [skip ci]")
+    bench.git.commit({CI: workflow(SCHEDULES, "Newer")})
+    fields = {"sha": sha, "ref": "refs/heads/main", "workflow": CI}
+    answer = bench.plan("schedule", schedule="0 6 * * *", **fields)
+
+    assert [(w.path, w.outcome, w.name, w.sha, w.ref) for w in answer.workflows] == [
+        (CI, "planned", "CI", sha, "refs/heads/main")
+    ]
+    assert bench.outcome("schedule", schedule="0 7 * * *", **fields).outcome == "ignored"
+
+
+@pytest.mark.parametrize(
+    ("on", "fields", "outcome"),
+    [
+        ("{workflow_run: {workflows: [CI]}}", {}, "planned"),
+        ("{workflow_run: {workflows: [Other]}}", {}, "ignored"),
+        ("{workflow_run: {workflows: [CI], types: [requested]}}", {}, "ignored"),
+        ("{workflow_run: {workflows: [CI], branches: [main]}}", {}, "planned"),
+        ("{workflow_run: {workflows: [CI], branches: [main]}}", {"head_ref": "x"}, "ignored"),
+    ],
+)
+def test_a_finished_run_starts_who_waits_for_it(
+    bench: Bench, on: str, fields: dict[str, str], outcome: str
+) -> None:
+    """By the name of its workflow, what happened to it, and its branch."""
+    sha = bench.git.commit({CI: workflow(on, "After")})
+    given = {"sha": sha, "ref": "refs/heads/main", "workflow": "CI", "action": "completed",
+             "head_ref": "main", **fields}  # fmt: skip
+
+    assert bench.outcome("workflow_run", **given).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("on", "outcome"),
+    [
+        ("repository_dispatch", "planned"),
+        ("{repository_dispatch: {types: [deploy]}}", "planned"),
+        ("{repository_dispatch: {types: [test]}}", "ignored"),
+    ],
+)
+def test_a_repository_dispatch_starts_what_lists_its_type(
+    bench: Bench, on: str, outcome: str
+) -> None:
+    """`event_type` is the activity type."""
+    sha = bench.git.commit({CI: workflow(on)})
+    found = bench.outcome("repository_dispatch", action="deploy", sha=sha, ref="refs/heads/main")
+
+    assert found.outcome == outcome
+
+
+def test_a_deployments_short_ref_is_a_branch_or_a_tag(bench: Bench) -> None:
+    """GITHUB_REF is full; empty when the deployment was made of a bare commit."""
+    sha = bench.git.commit({CI: workflow("deployment")})
+    bench.git.tag("v1")
+    found = [bench.outcome("deployment", sha=sha, head_ref=name).ref for name in ("main", "v1", "")]
+
+    assert found == ["refs/heads/main", "refs/tags/v1", ""]
+
+
+def test_a_merge_group_is_filtered_by_the_branch_that_it_goes_to(bench: Bench) -> None:
+    """Its commit and ref are the group's own."""
+    sha = bench.git.commit({CI: workflow("{merge_group: {branches: [main]}}")})
+    fields = {"sha": sha, "ref": "refs/heads/queue/pr-7", "action": "checks_requested"}
+    found = bench.outcome("merge_group", base_ref="refs/heads/main", **fields)
+
+    assert (found.outcome, found.sha, found.ref) == ("planned", sha, "refs/heads/queue/pr-7")
+    assert bench.outcome("merge_group", base_ref="refs/heads/x", **fields).outcome == "ignored"
+
+
 @pytest.mark.parametrize("words", ["[skip ci]", "[no ci]", "[actions skip]"])
 def test_a_commit_can_ask_for_no_workflows(bench: Bench, words: str) -> None:
     """The message is the commit's own, not the webhook's."""

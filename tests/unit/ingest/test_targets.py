@@ -8,6 +8,7 @@ import pytest
 
 from ingest.planner.targets import At, Target, targets
 from schemas.events import DeliveryReceived
+from schemas.workflow.events import DEFAULT_BRANCH, EVENTS, MERGE, EventRule
 
 SHA, MERGED = "a" * 40, "b" * 40
 MAIN, PULL = "refs/heads/main", "refs/pull/7/merge"
@@ -20,7 +21,7 @@ def delivery(event: str, **fields: Any) -> DeliveryReceived:
     )
 
 
-PULL_REQUEST = {"ref": PULL, "sha": SHA, "number": 7, "base_ref": "main"}
+PULL_REQUEST: dict[str, Any] = {"ref": PULL, "sha": SHA, "number": 7, "base_ref": "main"}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,43 @@ PULL_REQUEST = {"ref": PULL, "sha": SHA, "number": 7, "base_ref": "main"}
             delivery("delete", ref="refs/heads/x", deleted=True),
             [Target(event="delete", at=At.DEFAULT, ref=MAIN)],
         ),
+        (
+            delivery("schedule", ref=MAIN, sha=SHA),
+            [Target(event="schedule", at=At.GIVEN, ref=MAIN, sha=SHA)],
+        ),
+        (
+            delivery("workflow_run", ref=MAIN, sha=SHA),
+            [Target(event="workflow_run", at=At.GIVEN, ref=MAIN, sha=SHA)],
+        ),
+        (delivery("workflow_run"), [Target(event="workflow_run", at=At.DEFAULT, ref=MAIN)]),
+        (
+            delivery("repository_dispatch", ref=MAIN, sha=SHA),
+            [Target(event="repository_dispatch", at=At.GIVEN, ref=MAIN, sha=SHA)],
+        ),
+        (
+            delivery("pull_request_target", **PULL_REQUEST),
+            [Target(event="pull_request_target", at=At.DEFAULT, ref=MAIN)],
+        ),
+        (
+            delivery("pull_request_review_comment", **PULL_REQUEST),
+            [Target(event="pull_request_review_comment", at=At.MERGE, ref=PULL)],
+        ),
+        (
+            delivery("release", ref="refs/tags/v1"),
+            [Target(event="release", at=At.REF, ref="refs/tags/v1")],
+        ),
+        (
+            delivery("merge_group", ref="refs/heads/queue/main/pr-7", sha=SHA),
+            [Target(event="merge_group", at=At.GIVEN, ref="refs/heads/queue/main/pr-7", sha=SHA)],
+        ),
+        (
+            delivery("deployment", ref="", sha=SHA),
+            [Target(event="deployment", at=At.GIVEN, ref="", sha=SHA)],
+        ),
+        (
+            delivery("registry_package"),
+            [Target(event="registry_package", at=At.DEFAULT, ref=MAIN)],
+        ),
         (delivery("ping"), []),
         (delivery("gitlab_pipeline"), []),
         (delivery("workflow_call"), []),
@@ -72,3 +110,31 @@ def test_an_event_is_about_githubs_commit_and_ref(
 ) -> None:
     """The table of "Events that trigger workflows", with two events for a pull request."""
     assert list(targets(given, "main")) == expected
+
+
+#: What a delivery of the event has at most, for events that are not about the default branch.
+_OWN: dict[str, dict[str, Any]] = {
+    "create": {"ref": "refs/tags/v1"},
+    "deployment": {"sha": SHA},
+    "deployment_status": {"sha": SHA},
+    "merge_group": {"ref": "refs/heads/queue", "sha": SHA},
+    "pull_request": PULL_REQUEST,
+    "pull_request_review": PULL_REQUEST,
+    "pull_request_review_comment": PULL_REQUEST,
+    "push": {"ref": "refs/heads/x", "sha": SHA},
+    "registry_package": {"sha": SHA},
+    "release": {"ref": "refs/tags/v1"},
+    "workflow_dispatch": {"ref": "refs/heads/x"},
+}
+
+
+@pytest.mark.parametrize("rule", EVENTS.values(), ids=lambda rule: rule.event)
+def test_every_event_of_the_language_is_read_where_its_table_says(rule: EventRule) -> None:
+    """The planner's rules and the documented table agree about the default branch."""
+    found = targets(delivery(rule.event, **_OWN.get(rule.event, {})), "main")
+    if rule.event == "workflow_call":
+        assert found == ()
+        return
+    assert found[0].event == rule.event
+    assert (found[0].at is At.DEFAULT) == (rule.source == DEFAULT_BRANCH)
+    assert (found[0].at is At.MERGE) == (rule.source == MERGE)

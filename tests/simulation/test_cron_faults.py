@@ -1,0 +1,140 @@
+"""Cron ticks under schedulers that crash, double and lose their changelog, by seed.
+
+Time jumps, indexes come and go, and ticks are answered or not. Each tick is made at most once, near
+its time; once faults stop, every one is.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+from infra.clock import ManualClock
+from infra.log import Append, LogError
+from scheduler.core.self_made import MISSED_AFTER_MS
+from scheduler.shell import CellShell
+from schemas import codec
+from schemas import events as e
+from schemas.events import Event
+from schemas.topics import EVENTS, SCHEDULER_STATE
+from tests.simulation.test_scheduler_faults import FaultyLog, decided_twice
+from tests.support.cells import indexed
+
+REPOSITORY = "sim/cron"
+SEEDS = int(os.environ.get("TAILRACE_SEEDS", "30"))
+START = int(os.environ.get("TAILRACE_START", "0"))
+MINUTE_MS = 60_000
+JOBS = "jobs: {a: {runs-on: linux, steps: [{run: 'true'}]}}"
+EVERY = f"{{on: {{schedule: [{{cron: '* * * * *'}}]}}, {JOBS}}}"
+SECOND = f"{{on: {{schedule: [{{cron: '*/2 * * * *', timezone: Asia/Kolkata}}]}}, {JOBS}}}"
+INDEXES = ({"every.yml": EVERY}, {"every.yml": EVERY, "second.yml": SECOND}, {"second.yml": SECOND})
+
+
+class World:
+    """One cell's log with its owners; a planner that finds nothing to run."""
+
+    def __init__(self, seed: int) -> None:
+        """Begin with a repository whose workflows tick."""
+        self.chance = random.Random(seed)  # noqa: S311 - a seed that can be played again
+        self.clock = ManualClock()
+        self.log = FaultyLog(chance=self.chance)
+        self.owners: list[CellShell] = []
+        self.answered: set[str] = set()
+        self.put(
+            e.RepositoryConfigured(
+                event_id="configured", repository=REPOSITORY, provider="git", clone_url="/r"
+            )
+        )
+        self.index()
+
+    def put(self, event: Event) -> None:
+        """Append an input."""
+        headers = codec.event_headers(event, source="sim", occurred_at=0)
+        self.log.put(Append(EVENTS, 0, b"k", codec.EVENTS.encode(event), headers))
+
+    def index(self) -> None:
+        """The default branch moved, by a clock that is a little off."""
+        at_ms = self.clock.now_ms() + self.chance.randint(-2_000, 2_000)
+        self.put(indexed(REPOSITORY, self.chance.choice(INDEXES), at_ms))
+
+    def ticks(self) -> list[e.DeliveryReceived]:
+        """Return the deliveries that were made."""
+        events = [codec.EVENTS.decode(r.value or b"") for r in self.log.records[(EVENTS, 0)]]
+        return [event for event in events if isinstance(event, e.DeliveryReceived)]
+
+    def answer(self) -> None:
+        """The planner finds nothing to run."""
+        for made in self.ticks():
+            if made.event_id not in self.answered:
+                self.answered.add(made.event_id)
+                self.put(
+                    e.DeliveryPlanned(
+                        event_id=f"planned-{made.event_id}", repository=REPOSITORY,
+                        delivery_id=made.delivery_id, workflows=(),
+                    )
+                )  # fmt: skip
+
+    def own(self) -> None:
+        """A (further) process takes the cell."""
+        shell = CellShell(log=self.log, clock=self.clock, number=0, version="sim")
+        try:
+            shell.take()
+        except LogError:
+            return
+        self.owners.append(shell)
+
+    def step(self) -> None:
+        """Any owner, also one that was fenced, does a step."""
+        if not self.owners:
+            return self.own()
+        shell = self.chance.choice(self.owners[-2:])
+        try:
+            shell.step(idle_ms=0)
+        except LogError:
+            self.owners.remove(shell)
+
+    def forget(self) -> None:
+        """The changelog topic is lost while nobody owns the cell."""
+        self.owners.clear()
+        self.log.records[(SCHEDULER_STATE, 0)].clear()
+
+    def wait(self) -> None:
+        """Time passes: mostly less than a minute, now and then many."""
+        self.clock.advance(self.chance.choice((5_000, 20_000, 40_000, 7 * MINUTE_MS)))
+
+    def settle(self) -> list[e.DeliveryReceived]:
+        """Faults stop; returns the ticks of the ten minutes after that."""
+        self.log.faults = False
+        self.owners.clear()
+        self.own()
+        self.put(indexed(REPOSITORY, INDEXES[0], self.clock.now_ms()))
+        for _ in range(6):
+            self.owners[0].step(idle_ms=0)
+        before = len(self.ticks())
+        for _ in range(120):
+            self.clock.advance(5_000)
+            for _ in range(3):
+                self.owners[0].step(idle_ms=0)
+            self.answer()
+        while self.owners[0].next_offset < len(self.log.records[(EVENTS, 0)]):
+            self.owners[0].step(idle_ms=0)  # nothing is left that was not decided about
+        return self.ticks()[before:]
+
+
+def test_each_tick_is_made_once_whatever_happens_to_owners() -> None:
+    """Never twice, never long after its time, and none is lost while an owner lives."""
+    for seed in range(START, START + SEEDS):
+        world = World(seed)
+        actions = [world.step] * 12 + [world.wait] * 4 + [world.answer, world.answer, world.index]
+        actions += [world.own, world.forget]
+        for _ in range(world.chance.randint(30, 120)):
+            world.chance.choice(actions)()
+        last = world.settle()
+        ids = [made.delivery_id or "" for made in world.ticks()]
+        assert len(ids) == len(set(ids)), f"seed {seed}: a tick was made twice"
+        for made in world.ticks():
+            late = made.occurred_at - int((made.delivery_id or "").rpartition(":")[2])
+            assert 0 <= late <= MISSED_AFTER_MS, f"seed {seed}: {made.delivery_id} is {late} late"
+        assert len(last) == 10, f"seed {seed}: {len(last)} ticks in ten minutes"
+        expected, recorded = decided_twice(world.log)
+        assert recorded == expected, f"seed {seed}: another owner decided otherwise"
