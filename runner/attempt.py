@@ -212,6 +212,8 @@ class Attempt:
                 self._not_run(step)
             else:
                 self._run_step(machine, runner, step)
+        if self._tools.on_steps is not None:
+            self._tools.on_steps(self.assignment, _masked(machine.steps, self._masker))
         for pid, name in workplace.sweep():
             self._say(f"Ended process {pid} ({name}), which a step had left running")
         return self._concluded(machine, step)
@@ -409,6 +411,15 @@ class Attempt:
             "attempt": self.key[1],
             "repository": self.assignment.repository,
         }
+
+
+def _masked(value: Value, masker: Masker) -> Any:
+    """Return a value with every text in it masked."""
+    if isinstance(value, str):
+        return masker.mask_text(value)
+    if isinstance(value, dict):
+        return {key: _masked(item, masker) for key, item in value.items()}
+    return [_masked(item, masker) for item in value] if isinstance(value, list) else value
 
 
 def _check(plan: JobPlan) -> None:

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from runner.identity import Identity
 from schemas.lanes import Assignment
@@ -37,6 +37,22 @@ class Released:
 
     secrets: dict[str, str] = field(repr=False)
     refused: dict[str, str]
+
+
+class Gateway(Protocol):
+    """What gives attempts their secrets, clones and payloads; each raises GatewayError."""
+
+    def secrets(self, assignment: Assignment, names: Iterable[str]) -> Released:
+        """Return the secrets of `names`; "*" stands for all."""
+        ...
+
+    def clone(self, assignment: Assignment, repository: str = "") -> Clone:
+        """Return the URL and credential of the job's repository, or of another registered one."""
+        ...
+
+    def payload(self, sha256: str) -> bytes:
+        """Return a webhook's payload that was too big for its event."""
+        ...
 
 
 class GatewayClient:

@@ -23,7 +23,7 @@ from runner import lane
 from runner.attempt import Attempt
 from runner.environment import MARKER, RunnerFacts
 from runner.folders import Cleaner, Seat, memory_folder, remove, work_folder
-from runner.gateway_client import GatewayClient
+from runner.gateway_client import Gateway
 from runner.guards import Guard, GuardLostError, Nursery
 from runner.heartbeat import Heart
 from runner.identity import Identity, IdentityStore
@@ -31,7 +31,7 @@ from runner.leftovers import kill_leftovers
 from runner.mirrors import Mirrors
 from runner.reports import Reports
 from runner.spool import Spool, leftovers, records_of
-from runner.tools import Tools
+from runner.tools import OnSteps, Tools
 from runner.users import UserPool, reachable_path
 from schemas import topics
 from schemas.codec import HEARTBEATS, LANES, CodecError
@@ -58,13 +58,13 @@ class RunnerConfig:
     labels: tuple[str, ...]
     slots: int
     job_user: str
-    gateway_url: str
-    gateway_token: Callable[[], str]
+    gateway: Callable[[Identity], Gateway]
     environment: Mapping[str, str]
     facts: RunnerFacts
     hostname: str
     version: str
     isolation: str
+    on_steps: OnSteps | None = None
 
 
 class FatalError(Exception):
@@ -186,12 +186,13 @@ class Boot:
             clock=clock,
             identity=identity,
             spool=self._spool,
-            gateway=GatewayClient(config.gateway_url, config.gateway_token, identity),
+            gateway=config.gateway(identity),
             mirrors=Mirrors(config.mirrors),
             meters=meters,
             facts=config.facts,
             environment=environment,
             hostname=config.hostname,
+            on_steps=config.on_steps,
         )
         self._lane = lane.LaneState(identity.runner_id, identity.boot_id)
         self._welcomed = False
