@@ -43,7 +43,7 @@ from schemas.workflow.errors import ExpressionError, LanguageError
 from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import JobPlan
 from schemas.workflow.plan_json import job_from_json
-from schemas.workflow.secrets import TOKEN_SECRET
+from schemas.workflow.secrets import TOKEN_SECRET, secrets_inside
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class Attempt:
                 hash_files=lambda patterns: hash_files(workplace.folders.workspace, patterns),
             )
         except ExpressionError as error:
-            return Ended(Conclusion.FAILURE, "user.bad_expression"), f"env: {error}", {}
+            return Ended(Conclusion.FAILURE, "user.bad_expression"), f"env or secrets: {error}", {}
         except GatewayError as error:
             return Ended(Conclusion.FAILURE, "infra.gateway"), str(error), {}
         runner = StepRunner(
@@ -305,7 +305,7 @@ class Attempt:
             "strategy": given.get("strategy") or _STRATEGY,
             "inputs": given.get("inputs") or {},
             "vars": given.get("vars") or {},
-            "secrets": dict(secrets),
+            "secrets": self._inside(secrets, given, github),
             "runner": runner_context(self._tools.facts, places),
             "job": {},
         }
@@ -324,6 +324,15 @@ class Attempt:
             if name != TOKEN_SECRET:  # a repository without a forge has none, and needs none
                 self._say(f"##[warning]Secret {name} is not available: {why}")
         return released.secrets
+
+    def _inside(
+        self, released: dict[str, str], given: dict[str, Any], github: Value
+    ) -> dict[str, Value]:
+        """Return the `secrets` context: in a called workflow what its callers hand on, masked."""
+        found = secrets_inside(released, given.get("secret_maps") or (), github)
+        # a caller may have put a secret together from several, or written one into its file
+        self._masker.add(*found.values())
+        return dict(found)
 
     def _event(self, given: dict[str, Any]) -> bytes:
         """Return the webhook's payload; one that was too big for its event comes from the gateway.
