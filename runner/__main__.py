@@ -29,7 +29,6 @@ from runner.users import JobUserError
 logger = logging.getLogger("runner")
 
 
-
 def config_of(settings: Settings) -> RunnerConfig:
     """Return what this process's runner is told."""
     instance = settings.instance or "runner"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.identity import Identity
 from schemas.lanes import Assignment
+
+if TYPE_CHECKING:
+    import urllib.error
+    import urllib.request
 
 CLONE = "__clone__"
 _TIMEOUT_S = 10
@@ -102,12 +103,18 @@ class GatewayClient:
         return found
 
     def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+        import urllib.request  # late: a local run has no use for HTTP, and must begin at once
+
         headers = {"Authorization": f"Bearer {self._token()}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
         return urllib.request.Request(f"{self._url}{path}", body, headers)  # noqa: S310
 
     def _answer(self, request: urllib.request.Request) -> bytes:
+        import http.client
+        import urllib.error
+        import urllib.request
+
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=_TIMEOUT_S) as response:

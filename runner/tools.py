@@ -15,7 +15,6 @@ from runner.spool import Spool
 from schemas.lanes import Assignment
 from schemas.workflow.expressions.values import Value
 
-
 OnSteps = Callable[[Assignment, Mapping[str, Value]], None]
 """Is told an attempt's `steps` context, masked, after its last step."""
 

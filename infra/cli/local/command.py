@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -76,9 +77,7 @@ class Request:
     metavar="NAME[=VALUE]",
     help="A secret; without a value it is read from the environment. May be repeated.",
 )
-@click.option(
-    "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value of `vars`."
-)
+@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A value of `vars`.")
 @click.option(
     "--input", "-i", "inputs", multiple=True, metavar="K=V", help="An input of workflow_dispatch."
 )
@@ -153,6 +152,8 @@ def run(request: Request, *, quiet: bool) -> Outcome:
     from infra.cli.local.screen import Screen
     from runner.folders import remove
 
+    # asked to end by whatever means, cancel as at the keyboard, and leave nothing behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="tailrace-local-"))
     try:
         return _run(request, home, Screen(quiet=quiet), quiet=quiet)

@@ -80,7 +80,7 @@ def payload_of(
     own = {
         "repository": _repository(snapshot),
         "sender": {"login": _user(), "type": "User"},
-        **_about(event, wanted, snapshot, triggers),
+        **_about(event, snapshot, triggers),
     }
     body = merged(own, wanted.payload)
     if not isinstance(body.get("repository"), dict) or not body["repository"].get("full_name"):
@@ -94,9 +94,7 @@ def payload_of(
     return body
 
 
-def _about(
-    event: str, wanted: Wanted, snapshot: Snapshot, triggers: Triggers | None
-) -> Payload:
+def _about(event: str, snapshot: Snapshot, triggers: Triggers | None) -> Payload:
     ref = f"refs/heads/{snapshot.branch}"
     listed = triggers.event(event) if triggers is not None else None
     types = tuple(listed.types or ()) if listed is not None else ()
@@ -184,9 +182,8 @@ def repository_name(remote: str, folder: str) -> str:
     """Return owner/name of a remote's URL, else `local/` and the folder's name."""
     path = urlsplit(remote).path if "://" in remote else remote.partition(":")[2] or remote
     parts = [part for part in path.removesuffix("/").removesuffix(".git").split("/") if part]
-    if "://" in remote or ":" in remote:
-        if len(parts) > 1:
-            return "/".join(parts[-2:])
+    if ":" in remote and len(parts) > 1:
+        return "/".join(parts[-2:])
     return f"local/{folder or 'tree'}".replace(" ", "-")
 
 
