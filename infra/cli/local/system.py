@@ -179,6 +179,7 @@ class LocalSystem:
         """End every part, and whatever jobs still run."""
         self._stopping.set()
         self._runner.stop()
+        self.log.stop_waiting()
         for thread in reversed(self._threads):
             thread.join(_STOP_S)
 
