@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from infra.clock import Clock
 from infra.log import Append, LogError, LogReader, LogWriter
 from infra.metrics import SLOTS_BUSY, Meters
 from runner import lane
+from runner.actions.remote import RemoteActions
 from runner.attempt import Attempt
+from runner.depot_client import GatewayDepot
 from runner.environment import MARKER, RunnerFacts
 from runner.folders import Cleaner, Seat, memory_folder, remove, work_folder
 from runner.gateway_client import GatewayClient
@@ -53,6 +56,7 @@ class RunnerConfig:
     instance: str
     folder: Path
     mirrors: Path
+    actions_url: str
     tool_cache: Path
     pool: str
     labels: tuple[str, ...]
@@ -182,12 +186,15 @@ class Boot:
             MARKER: identity.runner_id,
             "PATH": reachable_path(config.environment["PATH"], seats[0].user),
         }
+        gateway = GatewayClient(config.gateway_url, config.gateway_token, identity)
         self._tools = Tools(
             clock=clock,
             identity=identity,
             spool=self._spool,
-            gateway=GatewayClient(config.gateway_url, config.gateway_token, identity),
+            gateway=gateway,
             mirrors=Mirrors(config.mirrors),
+            remote=RemoteActions(config.actions_url, Mirrors(config.mirrors / "actions")),
+            depot=partial(GatewayDepot, gateway),
             meters=meters,
             facts=config.facts,
             environment=environment,

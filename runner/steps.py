@@ -150,7 +150,7 @@ class StepMachine:
         self.interruption: Interruption | None = None
         self.steps: dict[str, Value] = {}
         self.paths: tuple[str, ...] = ()
-        self._hash_files = hash_files
+        self.hash_files = hash_files
         self._contexts: dict[str, Value] = {**contexts, "steps": self.steps}
         self.env: dict[str, str] = {}
         for variables in (env or {}, job.env):
@@ -160,7 +160,7 @@ class StepMachine:
         self._default_shell = _optional(defaults.shell, scope)
         self._default_directory = _optional(defaults.working_directory, scope)
         self._pres: list[Hook] = []
-        self._posts: list[Hook] = []
+        self.posts: list[Hook] = []
         self._phase: Phase = "pre"
         self._index = 0
         self._number = 0
@@ -192,9 +192,9 @@ class StepMachine:
                 self._number += self._step_number
                 return self._main_step(step)
             self._phase = "post"
-        if self._posts:
+        if self.posts:
             self._number += 1
-            return self._hook_step(self._posts.pop())
+            return self._hook_step(self.posts.pop())
         return self._end()
 
     def prepare(self, hooks: Sequence[Hook]) -> None:
@@ -207,7 +207,7 @@ class StepMachine:
         shown = display_name(step)
         try:
             if not evaluate_condition(
-                step.condition, contexts, self._status_scope(), hash_files=self._hash_files
+                step.condition, contexts, self._status_scope(), hash_files=self.hash_files
             ):
                 self._record(step.id, "skipped", "skipped", {})
                 return NotRun(self._number, step.id, shown, "skipped", "skipped")
@@ -265,7 +265,7 @@ class StepMachine:
                 hook.condition,
                 self._scope(dict(env)),
                 StepScope(self.status),
-                hash_files=self._hash_files,
+                hash_files=self.hash_files,
             )
         except ExpressionError as error:
             self._conclude("failure", reason="user.bad_expression")
@@ -295,7 +295,7 @@ class StepMachine:
         root.env.update(end.env)
         for path in end.paths:
             root.paths = (path, *(kept for kept in root.paths if kept != path))
-        root._posts.extend(end.posts)
+        root.posts.extend(end.posts)
         conclusion = conclude_step(end.outcome, continue_on_error=step.continue_on_error)
         if step.hook is None:
             self._record(step.id, end.outcome, conclusion, end.outputs)
@@ -373,10 +373,10 @@ class StepMachine:
         return {**self._contexts, "env": env, "job": now}
 
     def _text(self, template: str, contexts: Mapping[str, Value]) -> str:
-        return evaluate_template(template, contexts, hash_files=self._hash_files)
+        return evaluate_template(template, contexts, hash_files=self.hash_files)
 
     def _value(self, template: Value, contexts: Mapping[str, Value]) -> Value:
-        return evaluate_value(template, contexts, hash_files=self._hash_files)
+        return evaluate_value(template, contexts, hash_files=self.hash_files)
 
     def _variables(
         self, variables: Mapping[str, Value], *, scope: Mapping[str, Value]
@@ -405,7 +405,7 @@ class CompositeMachine(StepMachine):
     ) -> None:
         """Begin before the first step; `caller` is the step that uses the action."""
         job = JobPlan(id=caller.id, steps=steps)
-        super().__init__(job, contexts, hash_files=parent._hash_files)
+        super().__init__(job, contexts, hash_files=parent.hash_files)
         self.root = parent.root
         self.overlay = dict(caller.own)
         self._number = caller.number

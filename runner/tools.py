@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from infra.clock import Clock
 from infra.metrics import Meters
+from runner.actions.remote import RemoteActions
+from runner.depot import Depot
 from runner.environment import RunnerFacts
 from runner.gateway_client import GatewayClient
 from runner.identity import Identity
 from runner.mirrors import Mirrors
 from runner.spool import Spool
+from schemas.lanes import Assignment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,8 @@ class Tools:
     spool: Spool
     gateway: GatewayClient
     mirrors: Mirrors
+    remote: RemoteActions
+    depot: Callable[[Assignment], Depot]
     meters: Meters
     facts: RunnerFacts
     environment: Mapping[str, str]

@@ -7,6 +7,7 @@ import shutil
 import stat
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -177,9 +178,11 @@ class DownloadArtifact:
         context.say(f"{entry.name}: {entry.files} files, {entry.size_bytes} bytes, {entry.sha256}")
 
 
-def chosen(found: list[Entry] | tuple[Entry, ...] | object, given: dict[str, str]) -> list[Entry]:
-    """Return the artifacts that the inputs ask for. Raises ActionError when a named one is absent."""
-    entries = [entry for entry in found if isinstance(entry, Entry)]  # type: ignore[attr-defined]
+def chosen(entries: Sequence[Entry], given: dict[str, str]) -> list[Entry]:
+    """Return the artifacts that the inputs ask for. ActionError when a named one is absent.
+
+    Without any such input that is all of them.
+    """
     name, pattern = given.get("name", ""), given.get("pattern", "")
     if name:
         wanted = [entry for entry in entries if entry.name == name]
@@ -198,7 +201,7 @@ def chosen(found: list[Entry] | tuple[Entry, ...] | object, given: dict[str, str
     if pattern:
         rule = HashPatterns([pattern])
         return [entry for entry in entries if rule.matches(entry.name)]
-    return entries
+    return list(entries)
 
 
 def from_zip(path: Path, stream: BinaryIO) -> None:

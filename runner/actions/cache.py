@@ -163,9 +163,7 @@ def _places(context: ActionContext) -> dict[str, str]:
 # --------------------------------------------------------------------------- saving
 
 
-def _save(
-    context: ActionContext, key: str, patterns: Patterns, given: Mapping[str, str]
-) -> bool:
+def _save(context: ActionContext, key: str, patterns: Patterns, given: Mapping[str, str]) -> bool:
     scope = scopes(context.github)[:1] or ("",)
     files = patterns.select(list_files(context, patterns.roots, links=True))
     if not files:
@@ -179,14 +177,12 @@ def _save(
     count = 0
     with scratch_file(context, "cache") as path:
         with (
-            path.open("xb") as file,
-            zstandard.ZstdCompressor(level=3).stream_writer(file) as packed,
+            path.open("xb") as target_file,
+            zstandard.ZstdCompressor(level=3).stream_writer(target_file) as packed,
             tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as target,
         ):
             for place, names in by_place.items():
-                count += pack(
-                    context, places[place], names, _copier(target, place), links=True
-                )
+                count += pack(context, places[place], names, _copier(target, place), links=True)
         with path.open("rb") as stored:
             size, sha256, pieces = store(context.depot, stored)
     entry = Entry(name=key, size_bytes=size, sha256=sha256, pieces=pieces, files=count)

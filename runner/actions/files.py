@@ -113,7 +113,9 @@ def list_files(context: ActionContext, roots: tuple[str, ...], *, links: bool) -
     def collect(stream: BinaryIO) -> bytes:
         data = stream.read(LIST_BYTES_MAX + 1)
         if len(data) > LIST_BYTES_MAX:
-            raise ActionError("there are too many files to choose from: name fewer", "user.too_large")
+            raise ActionError(
+                "there are too many files to choose from: name fewer", "user.too_large"
+            )
         return data
 
     data, _ = piped_out(context, argv, context.folders.places.workspace, collect)
@@ -121,7 +123,12 @@ def list_files(context: ActionContext, roots: tuple[str, ...], *, links: bool) -
 
 
 def pack(
-    context: ActionContext, root: str, names: list[str], take: Callable[[BinaryIO], T], *, links: bool
+    context: ActionContext,
+    root: str,
+    names: list[str],
+    take: Callable[[BinaryIO], T],
+    *,
+    links: bool,
 ) -> T:
     """Give the tar of `names` (relative to `root`) to `take`."""
     argv = ["tar", "-cf", "-", "--null", "--no-recursion", *([] if links else ["-h"]), "-T", "-"]
@@ -146,7 +153,7 @@ def unpack(context: ActionContext, folder: str, give: Callable[[BinaryIO], None]
                 give(stream)
         except BrokenPipeError:
             pass  # tar ended early and says why itself
-        except Exception as error:  # raised again where the step is
+        except Exception as error:  # noqa: BLE001 - raised again where the step is
             failures.append(error)
 
     thread = threading.Thread(target=write, daemon=True)
@@ -184,7 +191,7 @@ def piped_out(
         try:
             with open(read_end, "rb") as stream:  # noqa: PTH123 - a descriptor has no path
                 results.append(take(stream))
-        except Exception as error:  # raised again where the step is
+        except Exception as error:  # noqa: BLE001 - raised again where the step is
             failures.append(error)
 
     with open(source, "r+b") as file:  # noqa: PTH123 - a descriptor has no path

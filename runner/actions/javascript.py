@@ -51,18 +51,29 @@ def post_hooks(
 
 
 class Stage:
-    """One script of an action; inputs None are read when it runs."""
+    """One script of an action."""
 
-    def __init__(self, source: Source, script: str, inputs: Mapping[str, str] | None) -> None:
-        """Run `script` of the action's folder."""
+    def __init__(
+        self,
+        source: Source,
+        script: str,
+        inputs: Mapping[str, str] | None,
+        *,
+        given: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run `script` of the action's folder; without `inputs`, with what was `given`."""
         self._source = source
         self._script = script
         self._inputs = inputs
+        self._given = given or {}
 
     def run(self, context: ActionContext) -> StepEnd:
         """Run it."""
         source = self._source
-        inputs = self._inputs if self._inputs is not None else input_values(context, source)
+        inputs = self._inputs
+        if inputs is None:
+            step = replace(context.step, inputs=self._given)
+            inputs = input_values(replace(context, step=step), source)
         env = {
             **context.env,
             **input_variables(inputs),

@@ -64,18 +64,33 @@ class FindRequest(BaseModel):
     scopes: list[Text] = Field(max_length=_KEYS_MAX)
 
 
-def add_depot(app: FastAPI, means: Means, guard: Any) -> None:
-    """Add the routes; `guard` is the dependency that lets only runners through."""
-    shelf, numbers = Shelf(means.objects, means.clock), itertools.count()
-    guards = [guard]
-    attempt = Annotated[str, Header(alias=ATTEMPT_HEADER)]
+Who = Annotated[str, Header(alias=ATTEMPT_HEADER)]
 
-    async def asked(attempt_json: str, what: Callable[[Lease], T]) -> T:
-        lease = await asyncio.to_thread(live_lease, means, _attempt(attempt_json))
+
+class Asked:
+    """Answers for live attempts."""
+
+    def __init__(self, means: Means) -> None:
+        """Use the gateway's own fold."""
+        self._means = means
+
+    async def __call__(self, attempt_json: str, what: Callable[[Lease], T]) -> T:
+        """Return `what` of the attempt's lease; ProblemError when it has none, or it fails."""
+        lease = await asyncio.to_thread(live_lease, self._means, _attempt(attempt_json))
         return await asyncio.to_thread(_told, what, lease)
 
+
+def add_depot(app: FastAPI, means: Means, guard: Any) -> None:
+    """Add the routes; `guard` is the dependency that lets only runners through."""
+    shelf, asked = Shelf(means.objects, means.clock), Asked(means)
+    _add_pieces(app, shelf, asked, [guard])
+    _add_artifacts(app, shelf, asked, [guard], means)
+    _add_caches(app, shelf, asked, [guard])
+
+
+def _add_pieces(app: FastAPI, shelf: Shelf, asked: Asked, guards: list[Any]) -> None:
     @app.put("/v1/pieces", dependencies=guards)
-    async def put_piece(request: Request, who: attempt) -> JSONResponse:
+    async def put_piece(request: Request, who: Who) -> JSONResponse:
         size = request.headers.get("content-length", "")
         if not size.isdigit() or int(size) > PIECE_BYTES:
             raise ProblemError(413, "Too large", f"a piece has {PIECE_BYTES} bytes at most")
@@ -83,12 +98,18 @@ def add_depot(app: FastAPI, means: Means, guard: Any) -> None:
         return JSONResponse({"sha256": await asked(who, lambda _: shelf.put_piece(data))}, 201)
 
     @app.get("/v1/pieces/{sha256}", dependencies=guards)
-    async def get_piece(sha256: str, who: attempt) -> Response:
+    async def get_piece(sha256: str, who: Who) -> Response:
         data = await asked(who, lambda _: shelf.get_piece(sha256))
         return Response(data, media_type="application/octet-stream")
 
+
+def _add_artifacts(
+    app: FastAPI, shelf: Shelf, asked: Asked, guards: list[Any], means: Means
+) -> None:
+    numbers = itertools.count()
+
     @app.post("/v1/artifacts", dependencies=guards)
-    async def save_artifact(body: ArtifactRequest, who: attempt) -> JSONResponse:
+    async def save_artifact(body: ArtifactRequest, who: Who) -> JSONResponse:
         def save(lease: Lease) -> Entry:
             kept = shelf.save_artifact(
                 _owner(lease),
@@ -109,12 +130,14 @@ def add_depot(app: FastAPI, means: Means, guard: Any) -> None:
         return JSONResponse(kept.to_json(), 201)
 
     @app.get("/v1/artifacts", dependencies=guards)
-    async def artifacts(who: attempt) -> JSONResponse:
+    async def artifacts(who: Who) -> JSONResponse:
         found = await asked(who, lambda lease: shelf.artifacts(_owner(lease)))
         return JSONResponse({"items": [entry.to_json() for entry in found]})
 
+
+def _add_caches(app: FastAPI, shelf: Shelf, asked: Asked, guards: list[Any]) -> None:
     @app.post("/v1/caches", dependencies=guards)
-    async def save_cache(body: CacheRequest, who: attempt) -> JSONResponse:
+    async def save_cache(body: CacheRequest, who: Who) -> JSONResponse:
         saved = await asked(
             who,
             lambda lease: shelf.save_cache(
@@ -124,7 +147,7 @@ def add_depot(app: FastAPI, means: Means, guard: Any) -> None:
         return JSONResponse({"saved": saved}, 201 if saved else 200)
 
     @app.post("/v1/caches/find", dependencies=guards)
-    async def find_cache(body: FindRequest, who: attempt) -> JSONResponse:
+    async def find_cache(body: FindRequest, who: Who) -> JSONResponse:
         found = await asked(
             who,
             lambda lease: shelf.find_cache(

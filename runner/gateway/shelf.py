@@ -76,7 +76,7 @@ class Shelf:
         _check(entry)
         if _FORBIDDEN & set(entry.name):
             raise DepotError(
-                f"the artifact name {entry.name!r} has one of the characters \" : < > | * ? \\ /"
+                f'the artifact name {entry.name!r} has one of the characters " : < > | * ? \\ /'
             )
         key = f"artifacts/{owner.run_id}/{_hashed(entry.name)}"
         there = self._read(key)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 
 from schemas.workflow.errors import ExpressionError
+from schemas.workflow.expressions import evaluate_value
 from schemas.workflow.expressions.parser import Expression
 from schemas.workflow.expressions.template import OPEN, condition_expressions, parse_template
+from schemas.workflow.expressions.values import Value, to_string
 from schemas.workflow.plan import JobPlan, WorkflowPlan
 
 ALL_SECRETS = "*"
@@ -53,6 +55,29 @@ def _handed_on(caller: JobPlan, names: set[str]) -> set[str]:
     for name, value in (caller.secrets or {}).items():
         if ALL_SECRETS in names or name.upper() in names or OPEN in name:
             found.update(_mentioned(value))
+    return found
+
+
+def handed_on(
+    secrets: Mapping[str, str], maps: Sequence[Value], contexts: Mapping[str, Value]
+) -> dict[str, str]:
+    """Return the `secrets` context of a job in a called workflow.
+
+    `secrets` are the repository's; `maps` says how each caller hands them on, the nearest first:
+    "inherit", or templates by name, evaluated with `contexts` and what the caller has itself.
+    The job's token is in every workflow. An empty value is no secret. Raises ExpressionError.
+    """
+    found = dict(secrets)
+    token = {TOKEN_SECRET: secrets[TOKEN_SECRET]} if TOKEN_SECRET in secrets else {}
+    for given in reversed(maps):
+        if given == "inherit":
+            continue
+        own: dict[str, Value] = {**contexts, "secrets": dict(found)}
+        values = evaluate_value(dict(given), own) if isinstance(given, dict) else {}
+        found = {**token}
+        if isinstance(values, dict):
+            texts = {name.upper(): to_string(value) for name, value in values.items()}
+            found |= {name: text for name, text in texts.items() if text}
     return found
 
 

@@ -95,7 +95,9 @@ def _plan(check: Check, node: Node, step_id: str, fields: dict[str, Field], made
         name = check.text_of(entry[1], "name", key=row + "name")
     if entry := get("shell"):
         # a job's step has a shell of its own choice, an action may take it from an input
-        shell = read_shell(check, entry[1], row + "shell" if row + "shell" in AVAILABILITY else None)
+        shell = read_shell(
+            check, entry[1], row + "shell" if row + "shell" in AVAILABILITY else None
+        )
     if entry := get("working-directory"):
         directory = check.text_of(entry[1], "working-directory", key=row + "working-directory")
     if entry := get("if"):
