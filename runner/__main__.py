@@ -43,6 +43,7 @@ def config_of(settings: Settings) -> RunnerConfig:
         instance=instance,
         folder=folder,
         mirrors=settings.home / "runner" / "mirrors",
+        actions_url=settings.actions_url,
         tool_cache=settings.home / "runner" / "tools",
         pool=settings.runner_pool,
         labels=settings.runner_labels,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.metrics import JOBS_RUN, LOG_LINES
+from runner.actions import ActionError, is_remote
 from runner.environment import github_context, runner_context
 from runner.executors.host import HostWorkplace
 from runner.folders import JobFolders, Seat
@@ -204,9 +205,13 @@ class Attempt:
         except GatewayError as error:
             return Ended(Conclusion.FAILURE, "infra.gateway"), str(error), {}
         runner = StepRunner(
-            self.assignment, self._reports, self._tools, self._packer, workplace, contexts,
-            annotations=self._annotations, summaries=self._summaries,
+            self.assignment, self._reports, self._tools, self._packer, workplace,
+            annotations=self._annotations, summaries=self._summaries, look=self._look,
         )  # fmt: skip
+        try:
+            runner.prepare(machine)
+        except ActionError as error:
+            return Ended(Conclusion.FAILURE, error.reason), str(error), {}
         while not isinstance(step := self._next(machine), Ended):
             if isinstance(step, NotRun):
                 self._not_run(step)
@@ -219,19 +224,19 @@ class Attempt:
         return self._concluded(machine, step)
 
     def _next(self, machine: StepMachine) -> Ready | NotRun | Ended:
-        self._interrupted(self._tools.clock.steady_ms())
+        self._look()
         return machine.next()
+
+    def _look(self) -> bool:
+        """Take orders that came; says whether the job's grace is over."""
+        now_ms = self._tools.clock.steady_ms()
+        ladder = self._interrupted(now_ms)
+        return ladder is not None and now_ms >= ladder.start_ms + ladder.grace_ms
 
     def _run_step(self, machine: StepMachine, runner: StepRunner, step: Ready) -> None:
         clock = self._tools.clock
         began_ms, first_line = clock.now_ms(), self._packer.lines
-        before = machine.interruption
-        if self._ladder is not None and self._is_grace_over():
-            end = runner.not_begun()
-        else:
-            end = runner.run(step, machine)
-            if machine.interruption is not None and before is None:
-                end = runner.interrupted(end)
+        end = runner.run(step, machine)
         conclusion = machine.finished(end)
         ended_ms = clock.now_ms()
         report = StepReport(
@@ -247,11 +252,6 @@ class Attempt:
             reason=end.reason,
         )
         self._tools.spool.append(self._reports.step_finished(ended_ms, report))
-
-    def _is_grace_over(self) -> bool:
-        ladder = self._ladder
-        now_ms = self._tools.clock.steady_ms()
-        return ladder is not None and now_ms >= ladder.start_ms + ladder.grace_ms
 
     def _not_run(self, step: NotRun) -> None:
         now_ms, first_line = self._tools.clock.now_ms(), self._packer.lines
@@ -291,30 +291,41 @@ class Attempt:
         self, plan: JobPlan, given: dict[str, Any], folders: JobFolders
     ) -> dict[str, Value]:
         places = folders.places
-        secrets = self._secrets()
+        released = self._secrets(plan)
         payload = self._event(given)
         folders.write(Path(places.event_path), payload)
-        token = secrets.get(TOKEN_SECRET, "")
+        token = released.get(TOKEN_SECRET, "")
         github = github_context(
             given.get("github") or {}, job_id=plan.local_id, places=places, token=token
         )
-        return {
+        common: dict[str, Value] = {
             "github": github,
             "needs": given.get("needs") or {},
             "matrix": given.get("matrix"),
             "strategy": given.get("strategy") or _STRATEGY,
             "inputs": given.get("inputs") or {},
             "vars": given.get("vars") or {},
-            "secrets": self._inside(secrets, given, github),
+        }
+        return {
+            **common,
+            "secrets": self._inside(released, given, common["github"]),
             "runner": runner_context(self._tools.facts, places),
             "job": {},
         }
 
-    def _secrets(self) -> dict[str, str]:
-        """Fetch the secrets that the job mentions, and mask them before anything can print one."""
+    def _secrets(self, plan: JobPlan) -> dict[str, str]:
+        """Fetch the secrets that the job mentions, and mask them before anything can print one.
+
+        An action of another repository often takes the token by itself.
+        """
         assignment = self.assignment
         names = dict.fromkeys(assignment.secrets)
-        if _TOKEN_USE.search(assignment.job_json) or _TOKEN_USE.search(assignment.contexts_json):
+        uses_token = any(step.uses is not None and is_remote(step.uses) for step in plan.steps)
+        if (
+            uses_token
+            or _TOKEN_USE.search(assignment.job_json)
+            or _TOKEN_USE.search(assignment.contexts_json)
+        ):
             names[TOKEN_SECRET] = None
         if not names or not assignment.secrets_allowed:
             return {}

@@ -20,6 +20,7 @@ from infra.clock import Clock
 from infra.log import Append, LogError, LogReader, LogWriter
 from infra.metrics import SLOTS_BUSY, Meters
 from runner import lane
+from runner.actions.remote import RemoteActions
 from runner.attempt import Attempt
 from runner.environment import MARKER, RunnerFacts
 from runner.folders import Cleaner, Seat, memory_folder, remove, work_folder
@@ -53,6 +54,7 @@ class RunnerConfig:
     instance: str
     folder: Path
     mirrors: Path
+    actions_url: str
     tool_cache: Path
     pool: str
     labels: tuple[str, ...]
@@ -182,12 +184,15 @@ class Boot:
             MARKER: identity.runner_id,
             "PATH": reachable_path(config.environment["PATH"], seats[0].user),
         }
+        gateway = config.gateway(identity)
         self._tools = Tools(
             clock=clock,
             identity=identity,
             spool=self._spool,
-            gateway=config.gateway(identity),
+            gateway=gateway,
             mirrors=Mirrors(config.mirrors),
+            remote=RemoteActions(config.actions_url, Mirrors(config.mirrors / "actions")),
+            depot=gateway.depot,
             meters=meters,
             facts=config.facts,
             environment=environment,

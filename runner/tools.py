@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from infra.clock import Clock
 from infra.metrics import Meters
+from runner.actions.remote import RemoteActions
+from runner.depot import Depot
 from runner.environment import RunnerFacts
 from runner.gateway_client import Gateway
 from runner.identity import Identity
@@ -28,6 +30,8 @@ class Tools:
     spool: Spool
     gateway: Gateway
     mirrors: Mirrors
+    remote: RemoteActions
+    depot: Callable[[Assignment], Depot]
     meters: Meters
     facts: RunnerFacts
     environment: Mapping[str, str]

@@ -74,10 +74,6 @@ class Checkout:
             serving.close()
         return end
 
-    def post(self, context: ActionContext, payload: object) -> StepEnd:  # noqa: ARG002
-        """Nothing is left to do: workspace and credential go with the attempt."""
-        return StepEnd("success")
-
     def _in_workspace(
         self, context: ActionContext, wanted: Wanted, clone: Clone, revision: Revision, fd: int
     ) -> StepEnd:
@@ -123,7 +119,7 @@ class Checkout:
         Their git starts further ones, which read no settings from the environment but a file.
         """
         settings = {"safe.directory": "*", "protocol.file.allow": "always", **credentials}
-        path = context.folders.files / f"git-submodules-{context.step.number}.config"
+        path = context.folders.files / f"git-submodules-{context.serial}.config"
         context.folders.write(path, config_text(settings).encode())
         try:
             return context.run(
@@ -239,7 +235,7 @@ git submodule -q update --init --force {depth} {recursive}
 
 def _persist(context: ActionContext, credentials: dict[str, str]) -> str:
     """Write the credential beside the workspace; returns what makes the repository use it."""
-    path = context.folders.files / f"git-credentials-{context.step.number}.config"
+    path = context.folders.files / f"git-credentials-{context.serial}.config"
     context.folders.write(path, config_text(credentials).encode())
     return f"git config --local include.path {shlex.quote(str(path))}\n"
 

@@ -19,6 +19,7 @@ IRRELEVANT = frozenset(
     kind.__name__
     for kind in (
         e.StepStarted, e.StepFinished, e.LogArchived, e.SecretsReleased, e.WorkflowsIndexed,
+        e.ArtifactUploaded,
     )
 )  # fmt: skip
 

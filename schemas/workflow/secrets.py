@@ -63,7 +63,7 @@ def secrets_inside(
 
     `maps` says how its callers hand them on, the nearest first: "inherit", or `{values, contexts}`
     with templates and what they read beside `secrets` and `github`. The token of the job is always
-    there. Raises ExpressionError.
+    there, and an empty value is no secret. Raises ExpressionError.
     """
     found = dict(released)
     for given in reversed(maps):
@@ -75,7 +75,8 @@ def secrets_inside(
         values = evaluate_value(given.get("values") or {}, contexts)
         inside = values if isinstance(values, dict) else {}
         token = {TOKEN_SECRET: found[TOKEN_SECRET]} if TOKEN_SECRET in found else {}
-        found = {**token, **{name.upper(): to_string(value) for name, value in inside.items()}}
+        texts = {name.upper(): to_string(value) for name, value in inside.items()}
+        found = {**token, **{name: text for name, text in texts.items() if text}}
     return found
 
 

@@ -22,8 +22,10 @@ from infra import VERSION
 from infra.clock import SystemClock
 from infra.log import Append, MemoryLog
 from infra.metrics import Unmetered
+from infra.settings import Settings
 from ingest.mirrors import Mirrors, Origin
 from ingest.planner.plan import Planner
+from runner.depot import Depot
 from runner.environment import RunnerFacts, inherited
 from runner.executors.host import ISOLATION_PROCESS
 from runner.gateway.leases import Lease, Token
@@ -102,10 +104,11 @@ class _Registered:
 class LocalGateway:
     """What the gateway answers, without a request: the attempts of this process are live."""
 
-    def __init__(self, vault: Vault, identity: Identity) -> None:
-        """Answer the attempts of one boot."""
+    def __init__(self, vault: Vault, identity: Identity, objects: Path) -> None:
+        """Answer the attempts of one boot; artifacts and caches lie in `objects`."""
         self._vault = vault
         self._identity = identity
+        self._objects = objects
 
     def secrets(self, assignment: Assignment, names: Iterable[str]) -> Released:
         """Return the secrets of `names`; "*" stands for all."""
@@ -126,6 +129,21 @@ class LocalGateway:
     def payload(self, sha256: str) -> bytes:
         """Raise GatewayError: a local payload is never too big for its event."""
         raise GatewayError(f"there is no payload {sha256}")
+
+    def depot(self, assignment: Assignment) -> Depot:
+        """Return the attempt's way to artifacts and caches, which end with the local run."""
+        from infra.objects import open_store
+        from runner.gateway.shelf import Owner, Shelf, ShelfDepot
+
+        lease = self._lease(assignment)
+        owner = Owner(
+            repository=lease.repository,
+            run_id=lease.run_id,
+            job_id=lease.token.job_id,
+            attempt=lease.token.attempt,
+            fork=lease.fork,
+        )
+        return ShelfDepot(Shelf(open_store(self._objects.as_uri()), SystemClock()), owner)
 
     def _lease(self, assignment: Assignment) -> Lease:
         token = Token(
@@ -275,13 +293,14 @@ def _runner_config(
         instance=NAME,
         folder=folder,
         mirrors=folder / "mirrors",
+        actions_url=Settings.load().actions_url,
         tool_cache=folder / "tools",
         pool=POOL,
         labels=(LABEL,),
         slots=min(max(os.cpu_count() or 1, _SLOTS_MIN), _SLOTS_MAX),
         # as root, the name of root's own account means that no other user is taken
         job_user=pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else "",
-        gateway=lambda identity: LocalGateway(vault, identity),
+        gateway=lambda identity: LocalGateway(vault, identity, folder / "objects"),
         environment=inherited(os.environ, own_programs=own_programs),
         facts=RunnerFacts(name=NAME, arch=architecture()),
         hostname=socket.gethostname(),
