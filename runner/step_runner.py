@@ -12,6 +12,7 @@ from typing import Any, cast
 from runner.actions import Action, ActionContext, ActionError, find
 from runner.actions.remote import Fetcher
 from runner.commands import Effects, StepCommands
+from runner.composite_machine import CompositeMachine
 from runner.environment import default_variables, file_variables, step_variables
 from runner.executors import Command, Workplace
 from runner.gateway_client import Clone, GatewayError
@@ -20,7 +21,7 @@ from runner.masking import Masker
 from runner.pump import Ending
 from runner.reports import Reports
 from runner.shells import ShellError, script_for
-from runner.steps import CompositeMachine, Ended, NotRun, Ready, StepEnd, StepMachine
+from runner.steps import Ended, NotRun, Ready, StepEnd, StepMachine
 from runner.tools import Tools
 from schemas.events import Annotation
 from schemas.lanes import Assignment

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from runner.composite_machine import CompositeMachine
 from runner.depot import Depot
 from runner.executors import Command, Workplace
 from runner.folders import JobFolders
@@ -17,7 +18,7 @@ from runner.gateway_client import Clone
 from runner.masking import Masker
 from runner.mirrors import Mirrors
 from runner.pump import Ending
-from runner.steps import CompositeMachine, Ended, Ready, StepEnd, StepMachine
+from runner.steps import Ended, Ready, StepEnd, StepMachine
 from schemas.workflow.action_file import ActionPlan
 from schemas.workflow.expressions.values import Value
 

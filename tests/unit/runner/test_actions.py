@@ -117,9 +117,7 @@ def test_files_go_through_a_zip_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "mode"), [("../x", 0o100644), ("/x", 0o100644), ("link", 0o120777)]
 )
-def test_a_zip_that_would_leave_its_folder_is_refused(
-    tmp_path: Path, name: str, mode: int
-) -> None:
+def test_a_zip_that_would_leave_its_folder_is_refused(tmp_path: Path, name: str, mode: int) -> None:
     """Whatever lies in the store is looked at again before it is unpacked."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as target:
         info = zipfile.ZipInfo(name)

@@ -44,9 +44,7 @@ def test_a_file_goes_in_pieces_and_comes_back_whole(shelf: Shelf, tmp_path: Path
     assert (size, len(pieces)) == (20_000_000, 3)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "in").read_bytes()
     with pytest.raises(DepotError, match="differs"):
-        load(
-            depot, Entry(name="a", size_bytes=1, sha256=SHA, pieces=pieces), tmp_path / "other"
-        )
+        load(depot, Entry(name="a", size_bytes=1, sha256=SHA, pieces=pieces), tmp_path / "other")
 
 
 def test_an_artifact_name_is_taken_once_a_run(shelf: Shelf) -> None:

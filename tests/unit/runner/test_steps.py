@@ -10,10 +10,10 @@ import pytest
 
 from runner.steps import (
     Ended,
+    Hook,
     Interruption,
     NotRun,
     OutputsTooLargeError,
-    Hook,
     Ready,
     StepEnd,
     StepMachine,
