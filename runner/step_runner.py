@@ -81,7 +81,7 @@ class StepRunner:
             self._limit_ms = step.timeout_ms or 0
             self._deadline_ms = now_ms + self._limit_ms if step.timeout_ms else None
         before = machine.root.interruption
-        if self._look() and before is not None:
+        if self._look():
             return StepEnd("cancelled", reason="cancel.grace_over")
         end = self._run(step, machine)
         if machine.root.interruption is not None and before is None:
@@ -226,12 +226,21 @@ class StepRunner:
             depot=self._tools.depot(self._assignment),
             clone=clone,
             fetch=self._fetcher.source,
+            check=lambda: self._check(machine.root),
             say=lambda text: self._say(step, text),
             run=self._process,
             ended=lambda ending: self._ended(step, ending),
             run_steps=self._run_steps,
             command=command,
         )
+
+    def _check(self, root: StepMachine) -> None:
+        """End what the runner does itself in a step once its job or its time is over."""
+        self._look()
+        if root.interruption is not None:
+            raise ActionError("the job is being ended", "cancel.interrupted")
+        if self._deadline_ms is not None and self._left_ms() == 1:
+            raise ActionError("the step ran longer than its limit", "user.step_timeout")
 
     def _process(self, wanted: Command) -> Ending:
         self._workplace.start(wanted)
