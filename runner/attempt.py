@@ -320,16 +320,20 @@ class Attempt:
         """
         assignment = self.assignment
         names = dict.fromkeys(assignment.secrets)
-        uses_token = any(step.uses is not None and is_remote(step.uses) for step in plan.steps)
-        if (
-            uses_token
-            or _TOKEN_USE.search(assignment.job_json)
-            or _TOKEN_USE.search(assignment.contexts_json)
-        ):
+        if _TOKEN_USE.search(assignment.job_json) or _TOKEN_USE.search(assignment.contexts_json):
+            names[TOKEN_SECRET] = None
+        is_needed = bool(names)
+        if any(step.uses is not None and is_remote(step.uses) for step in plan.steps):
             names[TOKEN_SECRET] = None
         if not names or not assignment.secrets_allowed:
             return {}
-        released = self._tools.gateway.secrets(assignment, names)
+        try:
+            released = self._tools.gateway.secrets(assignment, names)
+        except GatewayError as error:
+            if is_needed:
+                raise
+            self._say(f"##[warning]Actions get no token: {error}")
+            return {}
         self._masker.add(*released.secrets.values())
         for name, why in sorted(released.refused.items()):
             if name != TOKEN_SECRET:  # a repository without a forge has none, and needs none

@@ -7,7 +7,7 @@ what is new, and nobody holds a large file in memory.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -90,21 +90,28 @@ class Depot(Protocol):
         ...
 
 
-def store(depot: Depot, file: BinaryIO) -> tuple[int, str, tuple[str, ...]]:
-    """Put a file into a depot; returns its size, its sha256 and its pieces."""
+def store(
+    depot: Depot, file: BinaryIO, check: Callable[[], None] = lambda: None
+) -> tuple[int, str, tuple[str, ...]]:
+    """Put a file into a depot; returns its size, its sha256 and its pieces.
+
+    `check` is called before each piece and may raise.
+    """
     whole, size, pieces = hashlib.sha256(), 0, []
     while data := file.read(PIECE_BYTES):
+        check()
         whole.update(data)
         size += len(data)
         pieces.append(depot.put_piece(data))
     return size, whole.hexdigest(), tuple(pieces)
 
 
-def load(depot: Depot, entry: Entry, path: Path) -> None:
+def load(depot: Depot, entry: Entry, path: Path, check: Callable[[], None] = lambda: None) -> None:
     """Write an entry's file to a new `path`. Raises DepotError when it is not what was kept."""
     whole = hashlib.sha256()
     with path.open("xb") as file:
         for piece in entry.pieces:
+            check()
             data = depot.get_piece(piece)
             if hashlib.sha256(data).hexdigest() != piece:
                 raise DepotError(f"{entry.name}: piece {piece[:12]} is damaged")

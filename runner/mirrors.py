@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from infra.git import Git, GitError, merge_message
 from runner.gateway_client import Clone
 
 FETCH_S_MAX = 600
@@ -126,6 +127,30 @@ class Mirrors:
             self._fetch(mirror, clone, ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"])
             if sha and not self._has(mirror, sha):
                 self._fetch(mirror, clone, [sha])
+            return mirror
+
+    def prepare_merge(self, clone: Clone, sha: str, base: str, head: str) -> Path:
+        """Return a mirror that has the merge of a pull request's two commits.
+
+        No forge has it: the planner made it, and the same two commits give the same id again.
+        """
+        with self._locked(clone) as mirror:
+            if self._has(mirror, sha):
+                return mirror
+            missing = [oid for oid in (base, head) if not self._has(mirror, oid)]
+            if missing:
+                self._fetch(mirror, clone, missing)
+            try:
+                made = Git(self._folder).merge(mirror, base, head, merge_message(base, head))
+            except GitError as error:
+                raise MirrorError(
+                    f"{base[:12]} and {head[:12]} can't be merged: {error}"
+                ) from error
+            if made != sha:
+                raise MirrorError(
+                    f"the merge of {head[:12]} into {base[:12]} is {made or 'a conflict'}, "
+                    f"and the run is about {sha}"
+                )
             return mirror
 
     def resolve(self, clone: Clone, ref: str) -> Revision:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from runner.actions import Action, ActionContext, ActionError, find
 from runner.actions.remote import Fetcher
 from runner.commands import Effects, StepCommands
+from runner.composite_machine import CompositeMachine
 from runner.environment import default_variables, file_variables, step_variables
 from runner.executors import Command, Workplace
 from runner.gateway_client import Clone, GatewayError
@@ -20,7 +21,7 @@ from runner.masking import Masker
 from runner.pump import Ending
 from runner.reports import Reports
 from runner.shells import ShellError, script_for
-from runner.steps import CompositeMachine, Ended, NotRun, Ready, StepEnd, StepMachine
+from runner.steps import Ended, NotRun, Ready, StepEnd, StepMachine
 from runner.tools import Tools
 from schemas.events import Annotation
 from schemas.lanes import Assignment
@@ -80,7 +81,7 @@ class StepRunner:
             self._limit_ms = step.timeout_ms or 0
             self._deadline_ms = now_ms + self._limit_ms if step.timeout_ms else None
         before = machine.root.interruption
-        if self._look() and before is not None:
+        if self._look():
             return StepEnd("cancelled", reason="cancel.grace_over")
         end = self._run(step, machine)
         if machine.root.interruption is not None and before is None:
@@ -225,12 +226,21 @@ class StepRunner:
             depot=self._tools.depot(self._assignment),
             clone=clone,
             fetch=self._fetcher.source,
+            check=lambda: self._check(machine.root),
             say=lambda text: self._say(step, text),
             run=self._process,
             ended=lambda ending: self._ended(step, ending),
             run_steps=self._run_steps,
             command=command,
         )
+
+    def _check(self, root: StepMachine) -> None:
+        """End what the runner does itself in a step once its job or its time is over."""
+        self._look()
+        if root.interruption is not None:
+            raise ActionError("the job is being ended", "cancel.interrupted")
+        if self._deadline_ms is not None and self._left_ms() == 1:
+            raise ActionError("the step ran longer than its limit", "user.step_timeout")
 
     def _process(self, wanted: Command) -> Ending:
         self._workplace.start(wanted)

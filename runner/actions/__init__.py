@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from runner.composite_machine import CompositeMachine
 from runner.depot import Depot
 from runner.executors import Command, Workplace
 from runner.folders import JobFolders
@@ -17,7 +18,7 @@ from runner.gateway_client import Clone
 from runner.masking import Masker
 from runner.mirrors import Mirrors
 from runner.pump import Ending
-from runner.steps import CompositeMachine, Ended, Ready, StepEnd, StepMachine
+from runner.steps import Ended, Ready, StepEnd, StepMachine
 from schemas.workflow.action_file import ActionPlan
 from schemas.workflow.expressions.values import Value
 
@@ -58,8 +59,10 @@ class ActionContext:
 
     `run(command(...))` runs a process as the job's user, its output in the step's log, and
     `ended` makes a StepEnd of that; `clone` asks for a repository's URL and credential, just in
-    time; `run_steps` runs a composite action's; `fetch` brings a remote action. `serial` is a
-    number of this step's own within the attempt, `state` what earlier stages of it saved.
+    time; `run_steps` runs a composite action's; `fetch` brings a remote action. What takes its
+    time without a process calls `check` now and then, which raises once the job is ended.
+    `serial` is a number of this step's own within the attempt, `state` what earlier stages of it
+    saved.
     """
 
     step: Ready
@@ -75,6 +78,7 @@ class ActionContext:
     depot: Depot
     clone: Callable[[str], Clone]
     fetch: Callable[[str], Source]
+    check: Callable[[], None]
     say: Callable[[str], None]
     run: Callable[[Command], Ending]
     ended: Callable[[Ending], StepEnd]

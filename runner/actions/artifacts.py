@@ -82,7 +82,7 @@ class UploadArtifact:
             )
             try:
                 with path.open("rb") as file:
-                    size, sha256, pieces = store(context.depot, file)
+                    size, sha256, pieces = store(context.depot, file, context.check)
                 entry = context.depot.save_artifact(
                     Entry(name=name, size_bytes=size, sha256=sha256, pieces=pieces, files=count),
                     overwrite=is_true(given.get("overwrite")),
@@ -171,7 +171,7 @@ class DownloadArtifact:
     def _fetch(self, context: ActionContext, entry: Entry, folder: str) -> None:
         with scratch_file(context, "artifact") as path:
             try:
-                load(context.depot, entry, path)
+                load(context.depot, entry, path, context.check)
             except DepotError as error:
                 raise ActionError(f"artifact {entry.name!r}: {error}", "infra.gateway") from error
             unpack(context, folder, lambda tar: from_zip(path, tar))

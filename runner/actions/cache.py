@@ -184,7 +184,7 @@ def _save(context: ActionContext, key: str, patterns: Patterns, given: Mapping[s
             for place, names in by_place.items():
                 count += pack(context, places[place], names, _copier(target, place), links=True)
         with path.open("rb") as stored:
-            size, sha256, pieces = store(context.depot, stored)
+            size, sha256, pieces = store(context.depot, stored, context.check)
     entry = Entry(name=key, size_bytes=size, sha256=sha256, pieces=pieces, files=count)
     return context.depot.save_cache(entry, version=_version(given), scope=scope[0])
 
@@ -226,7 +226,7 @@ def _restore(context: ActionContext, entry: Entry, patterns: Patterns) -> None:
     places = _places(context)
     used = unique(place_of(root, places)[0] for root in patterns.roots)
     with scratch_file(context, "cache") as path:
-        load(context.depot, entry, path)
+        load(context.depot, entry, path, context.check)
         for place in used:
             unpack(context, places[place], _filler(path, place))
 

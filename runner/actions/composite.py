@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from runner.actions import ActionContext, ActionError, Source
 from runner.actions.inputs import input_values, shared_contexts
-from runner.steps import CompositeMachine, StepEnd
+from runner.composite_machine import CompositeMachine
+from runner.steps import StepEnd
 from schemas.events import Conclusion
 from schemas.workflow.errors import ExpressionError
 from schemas.workflow.expressions.values import Value

@@ -27,6 +27,7 @@ T = TypeVar("T")
 BYTES_MAX = 16 << 30
 FILES_MAX = 200_000
 LIST_BYTES_MAX = 64 << 20
+JOIN_S_MAX = 120
 _MAGIC = re.compile(r"[*?\[]")
 _TRUE = frozenset({"true", "yes", "on", "1"})
 
@@ -166,9 +167,7 @@ def unpack(context: ActionContext, folder: str, give: Callable[[BinaryIO], None]
         )
     finally:
         os.close(read_end)
-        thread.join()
-    if failures:
-        raise failures[0]
+    _join(thread, failures)
     if ending.code != 0:
         raise ActionError(f"tar failed with exit code {ending.code}; its words are above")
 
@@ -208,10 +207,20 @@ def piped_out(
             )
         finally:
             os.close(write_end)
-            thread.join()
+        _join(thread, failures)
+    return results[0], ending
+
+
+def _join(thread: threading.Thread, failures: list[BaseException]) -> None:
+    """Wait for the other end of a pipe whose process has ended; raises what failed there.
+
+    When the attempt is given up nobody waits: the processes are killed later, and end the thread.
+    """
+    thread.join(JOIN_S_MAX)
+    if thread.is_alive():
+        raise ActionError("a process that the step left holds its archive open")
     if failures:
         raise failures[0]
-    return results[0], ending
 
 
 # --------------------------------------------------------------------------- members

@@ -36,7 +36,9 @@ def input_values(context: ActionContext, source: Source) -> dict[str, str]:
                 context.say(f"##[warning]Input '{name}' is deprecated: {item.deprecation}")
         elif item.default is not None:
             try:
-                found[name] = evaluate_template(item.default, contexts)
+                found[name] = evaluate_template(
+                    item.default, contexts, hash_files=context.machine.hash_files
+                )
             except ExpressionError as error:
                 text = f"{source.plan.path}: the default of input {name!r}: {error}"
                 raise ActionError(text, "user.bad_expression") from error

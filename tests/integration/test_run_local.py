@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.eventually import eventually
+from tests.support.gitrepo import git
 
 ARGV = [sys.executable, "-c", "from infra.cli import main; main()", "run-local"]
 MAIN = """
@@ -89,6 +90,38 @@ def test_a_tree_s_workflow_runs_and_its_json_says_everything(tree: Path) -> None
     assert [line["text"] for line in first["log"] + second["log"] if line["s"] == "out"] == [
         f"leg {n} of 1.2 as {me}" for n in (1, 2)
     ]
+
+
+def test_a_pull_request_is_checked_out_as_its_merge(tmp_path: Path) -> None:
+    """The commit that nobody but the planner made, with the files of both sides."""
+    text = """
+on: pull_request
+jobs:
+  look:
+    runs-on: x
+    steps:
+      - uses: actions/checkout@v4
+      - run: |
+          test "$(git rev-parse HEAD)" = "$GITHUB_SHA"
+          echo "$GITHUB_REF of $GITHUB_HEAD_REF into $GITHUB_BASE_REF: $(cat version ours)"
+"""
+    tree = a_tree(tmp_path / "work", text)
+    git(tree, "init", "-q", "-b", "main")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "Begin")
+    git(tree, "checkout", "-qb", "feature")
+    (tree / "ours").write_text("mine\n")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "Ours")
+    git(tree, "checkout", "-q", "main")
+    (tree / "version").write_text("2.0\n")
+    git(tree, "commit", "-qam", "Theirs")
+    git(tree, "checkout", "-q", "feature")
+
+    done = run(tree, "-e", "pull_request")
+
+    assert done.returncode == 0, done.stdout
+    assert "refs/pull/1/merge of feature into main: 2.0\nlook | mine" in done.stdout
 
 
 def test_lines_are_shown_behind_their_job_and_a_table_at_the_end(tree: Path) -> None:
