@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from infra.cli.local.system import LABEL, NoSuchJobError, for_here
 from infra.cli.local.tree import Snapshot, root_of, take
 from schemas.events import DeliveryPlanned, Outcome, WorkflowOutcome
 from schemas.workflow.plan_json import plan_from_json, plan_to_json
+from tests.support.gitrepo import git
 from tests.support.workflows import PATH, compiled
 
 NOW_MS = 1_790_000_000_000
@@ -35,15 +34,9 @@ jobs:
 """
 
 
-def git(at: Path, *arguments: str) -> str:
-    """Run git in a folder; returns what it said."""
-    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}
-    for who in ("AUTHOR", "COMMITTER"):
-        env |= {f"GIT_{who}_NAME": "Ada", f"GIT_{who}_EMAIL": "ada@example.org"}
-    done = subprocess.run(
-        ["git", *arguments], cwd=at, env=env, check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
+def said(at: Path, *arguments: str) -> str:
+    """Return what git says in a folder."""
+    return git(at, *arguments).strip()
 
 
 @pytest.fixture
@@ -66,7 +59,7 @@ def test_a_clean_tree_is_its_own_commit(tree: Path, tmp_path: Path) -> None:
     """Nothing new is made: sha, branch and message are those of HEAD."""
     snapshot = take(tree, tmp_path / "copy.git", now_ms=NOW_MS)
 
-    assert snapshot.sha == git(tree, "rev-parse", "HEAD")
+    assert snapshot.sha == said(tree, "rev-parse", "HEAD")
     assert (snapshot.branch, snapshot.before, snapshot.message) == ("work", "", "Begin")
 
 
@@ -77,20 +70,20 @@ def test_uncommitted_files_are_in_the_copy_and_the_tree_stays_as_it_is(
     (tree / "kept.txt").write_text("second\n")
     (tree / "new.txt").write_text("new\n")
     (tree / "noise.log").write_text("noise\n")
-    git(tree, "add", "new.txt")
-    before = (git(tree, "status", "--porcelain"), git(tree, "count-objects"))
-    head = git(tree, "rev-parse", "HEAD")
+    said(tree, "add", "new.txt")
+    before = (said(tree, "status", "--porcelain"), said(tree, "count-objects"))
+    head = said(tree, "rev-parse", "HEAD")
 
     snapshot = take(tree, tmp_path / "copy.git", now_ms=NOW_MS)
 
     assert snapshot.before == head
     copy = snapshot.folder
-    assert git(copy, "show", "work:kept.txt") == "second"
-    assert git(copy, "ls-tree", "--name-only", snapshot.sha).split() == [
+    assert said(copy, "show", "work:kept.txt") == "second"
+    assert said(copy, "ls-tree", "--name-only", snapshot.sha).split() == [
         ".gitignore", "kept.txt", "new.txt",
     ]  # fmt: skip
-    assert git(copy, "rev-parse", "work^") == head
-    assert (git(tree, "status", "--porcelain"), git(tree, "count-objects")) == before
+    assert said(copy, "rev-parse", "work^") == head
+    assert (said(tree, "status", "--porcelain"), said(tree, "count-objects")) == before
 
 
 def test_a_folder_without_a_repository_is_a_first_commit(tmp_path: Path) -> None:
@@ -102,7 +95,7 @@ def test_a_folder_without_a_repository_is_a_first_commit(tmp_path: Path) -> None
     snapshot = take(folder, tmp_path / "copy.git", now_ms=NOW_MS)
 
     assert (snapshot.before, snapshot.branch) == ("", "main")
-    assert git(snapshot.folder, "show", "main:sub/file") == "x"
+    assert said(snapshot.folder, "show", "main:sub/file") == "x"
     assert not (folder / ".git").exists()
 
 
