@@ -118,15 +118,24 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 class KafkaReader:
     """Reads assigned partitions; no consumer group takes part."""
 
-    def __init__(self, bootstrap: str, client_id: str, **overrides: object) -> None:
-        """Connect lazily; `overrides` are librdkafka properties."""
+    def __init__(
+        self, bootstrap: str, client_id: str, *, tell_end: bool = False, **overrides: object
+    ) -> None:
+        """Connect lazily; `overrides` are librdkafka properties.
+
+        With `tell_end` the reader knows when it has read all there is. Offsets alone don't tell:
+        transaction markers lie behind the last record, and no reader is given those.
+        """
         settings = consumer_settings(bootstrap, client_id, f"{client_id}-unused")
+        settings["enable.partition.eof"] = tell_end
         self._consumer = Consumer({**settings, **overrides})
         self._ends: dict[Partition, int] = {}
+        self._at_end: set[Partition] = set()
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Read exactly these partitions from these offsets."""
         self._ends = dict.fromkeys(positions, 0)
+        self._at_end = set()
         self._consumer.assign(
             [TopicPartition(topic, part, offset) for (topic, part), offset in positions.items()]
         )
@@ -140,12 +149,18 @@ class KafkaReader:
 
         `consume(n, t)` alone would wait the whole of `t` unless n messages came.
         """
-        first = self._consumer.poll(timeout_ms / 1000)
-        messages = [] if first is None else [first]
-        if messages and records_max > 1:
-            messages += self._consumer.consume(records_max - 1, 0)
-        self._note_ends()
-        return [to_record(message) for message in messages if not _is_error(message)]
+        deadline = time.monotonic() + timeout_ms / 1000
+        while True:
+            first = self._consumer.poll(max(0.0, deadline - time.monotonic()))
+            if first is None:
+                return []
+            messages = [first]
+            if records_max > 1:
+                messages += self._consumer.consume(records_max - 1, 0)
+            self._note_ends(messages)
+            records = [to_record(message) for message in messages if not _is_error(message)]
+            if records:
+                return records
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Return (first offset kept, next offset after the last committed record)."""
@@ -163,20 +178,33 @@ class KafkaReader:
                 continue
             return low, high
 
-    def end_seen(self, topic: str, partition: int) -> int:
-        """Return the next offset as of the last read, from any thread; 0 if unknown.
+    def behind(self, topic: str, partition: int, next_offset: int) -> int:
+        """Return how many records are still to be read, as of the last read; from any thread.
 
         Asking the consumer itself from another thread than the reader's can wait for ever: the
         client lets one thread at a time in, and the reader is back before anybody else is.
         """
-        return self._ends.get((topic, partition), 0)
+        if (topic, partition) in self._at_end:
+            return 0
+        return max(0, self._ends.get((topic, partition), 0) - next_offset)
 
-    def _note_ends(self) -> None:
+    def _note_ends(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            place = (message.topic() or "", message.partition() or 0)
+            error = message.error()
+            if error is None:
+                self._at_end.discard(place)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                self._at_end.add(place)
         for topic, partition in self._ends:
             _, high = self._consumer.get_watermark_offsets(
                 TopicPartition(topic, partition), cached=True
             )
             self._ends[topic, partition] = max(0, int(high))
+
+    def ended(self, topic: str, partition: int) -> bool:
+        """Say whether all there was at the last read has been read; needs `tell_end`."""
+        return (topic, partition) in self._at_end
 
     def close(self) -> None:
         """Leave the broker."""
@@ -422,7 +450,7 @@ class KafkaLog:
 
     def reader(self) -> KafkaReader:
         """Return a reader with nothing assigned."""
-        return KafkaReader(self._bootstrap, self._client_id)
+        return KafkaReader(self._bootstrap, self._client_id, tell_end=True)
 
     def transactional_writer(self, transactional_id: str) -> KafkaTransactionalWriter:
         """Fence every earlier writer of the id and return the one that has it now."""

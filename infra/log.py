@@ -83,8 +83,12 @@ class LogReader(Protocol):
         """Return (first offset kept, next offset of the last committed record)."""
         ...
 
-    def end_seen(self, topic: str, partition: int) -> int:
-        """Return the next offset as far as it is known here, at once."""
+    def behind(self, topic: str, partition: int, next_offset: int) -> int:
+        """Return how many records are still to be read, as far as is known here; at once."""
+        ...
+
+    def ended(self, topic: str, partition: int) -> bool:
+        """Say whether all there was at the last read has been read."""
         ...
 
     def close(self) -> None:
@@ -256,9 +260,15 @@ class MemoryReader:
         """Return (0, next offset)."""
         return 0, len(self._log.records[(topic, partition)])
 
-    def end_seen(self, topic: str, partition: int) -> int:
-        """Return the next offset."""
-        return len(self._log.records[(topic, partition)])
+    def behind(self, topic: str, partition: int, next_offset: int) -> int:
+        """Return how many records are still to be read."""
+        return len(self._log.records[(topic, partition)]) - next_offset
+
+    def ended(self, topic: str, partition: int) -> bool:
+        """Say whether everything has been read."""
+        return self._positions.get((topic, partition), 0) >= len(
+            self._log.records[(topic, partition)]
+        )
 
     def close(self) -> None:
         """Nothing to let go of."""

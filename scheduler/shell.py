@@ -243,7 +243,7 @@ class CellShell:
         """Return how many records of the cell are still to be read."""
         if self._reader is None:
             return 0
-        return max(0, self._reader.end_seen(EVENTS, self.number) - self.next_offset)
+        return self._reader.behind(EVENTS, self.number, self.next_offset)
 
     def close(self) -> None:
         """Let go of everything; the cell's next owner restores from the log."""

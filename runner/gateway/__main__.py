@@ -38,7 +38,7 @@ def main() -> int:
     token.ensure()
     vault = Vault(settings.database_url, settings.secrets_dir)
     follower = Follower(
-        KafkaReader(settings.kafka_bootstrap, name),
+        KafkaReader(settings.kafka_bootstrap, name, tell_end=True),
         cells=settings.cells,
         clock=clock,
         saved=settings.home / "gateway" / "leases.json",

@@ -96,6 +96,7 @@ class Follower:
                 records = self._reader.read(timeout_ms=READ_MS, records_max=READ_RECORDS_MAX)
                 if records:
                     self._take(records)
+                self._note_ends()
                 if self._clock.steady_ms() - self._saved_ms > SAVE_MS:
                     self._save()
         except Exception as error:  # the process ends by it: nothing may be released blindly
@@ -120,6 +121,12 @@ class Follower:
         with self._changed:
             self._leases = kept
         self._reader.assign({(topics.EVENTS, part): at for part, at in positions.items()})
+
+    def _note_ends(self) -> None:
+        """Where the reader has ended, what lies up to the end are marks of transactions."""
+        for part in self._ends:
+            if self._reader.ended(topics.EVENTS, part):
+                self._ends[part] = min(self._ends[part], self._leases.next_offsets.get(part, 0))
 
     def _take(self, records: list[Record]) -> None:
         decoded = [

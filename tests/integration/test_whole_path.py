@@ -258,11 +258,15 @@ jobs:
 
 
 def _all_up(stack: Stack) -> None:
-    eventually(
-        lambda: all(process["state"] == "up" for process in stack.status()["processes"]),
-        what="all services answer again",
-        timeout_ms=60_000,
-    )
+    """Wait until every process answers; the error names those that do not."""
+
+    def all_up() -> bool:
+        down = [p for p in stack.status()["processes"] if p["state"] != "up"]
+        if down:
+            raise AssertionError([f"{p['name']} {p['state']}: {p.get('detail')}" for p in down])
+        return True
+
+    eventually(all_up, what="all services answer again", timeout_ms=60_000)
 
 
 @pytest.mark.parametrize("process", ["kafka", "postgres"])

@@ -28,16 +28,16 @@ def test_a_test_belongs_to_the_nearest_suite(node: str, suite: str) -> None:
 def test_time_is_shared_among_the_workers_and_an_excess_is_marked() -> None:
     """Two workers make half the time; over the budget is said in words and in red."""
     budget = Budget(workers=2)
-    for node, seconds in [("tests/unit/test_a.py", 10.0), ("tests/integration/test_b.py", 400.0)]:
+    for node, seconds in [("tests/unit/test_a.py", 10.0), ("tests/integration/test_b.py", 600.0)]:
         budget.pytest_runtest_logreport(
             pytest.TestReport(nodeid=node, location=(node, 0, "t"), keywords={},
                               outcome="passed", longrepr=None, when="call", duration=seconds)
         )  # fmt: skip
     unit, integration, whole = budget.lines()
     assert unit == ("unit, property       1 tests     5.0 s of   90 s", False)
-    assert "200.0 s of  150 s  OVER BUDGET" in integration[0]
+    assert "300.0 s of  270 s  OVER BUDGET" in integration[0]
     assert integration[1]
-    assert "205.0 s of  600 s" in whole[0]
+    assert "305.0 s of  600 s" in whole[0]
 
 
 def test_absent_shared_data_fails_unless_it_is_known(
