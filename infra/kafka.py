@@ -44,6 +44,11 @@ _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED,  # noqa: SL
                      KafkaError.INVALID_PRODUCER_EPOCH})  # fmt: skip
 
 
+#: For readers that nobody waits for: the broker answers with a batch, or after some milliseconds.
+#: Every append is otherwise answered to every reader by itself, which is most of the broker's CPU.
+UNHURRIED: dict[str, Any] = {"fetch.min.bytes": 65_536, "fetch.wait.max.ms": 25}
+
+
 def client_settings(bootstrap: str, client_id: str) -> dict[str, Any]:
     """Return what every client has."""
     return {
@@ -119,7 +124,7 @@ class KafkaReader:
     """Reads assigned partitions; no consumer group takes part."""
 
     def __init__(
-        self, bootstrap: str, client_id: str, *, tell_end: bool = False, **overrides: object
+        self, bootstrap: str, client_id: str, *, tell_end: bool = False, **overrides: Any
     ) -> None:
         """Connect lazily; `overrides` are librdkafka properties.
 

@@ -6,12 +6,13 @@ import logging
 import signal
 import sys
 import threading
+from typing import Any
 
 import psycopg
 
 from infra.clock import SystemClock
 from infra.health import serve_health
-from infra.kafka import Admin, KafkaReader, KafkaWriter
+from infra.kafka import UNHURRIED, Admin, KafkaReader, KafkaWriter
 from infra.log import LogError
 from infra.metrics import Meters
 from infra.objects import open_store
@@ -70,9 +71,9 @@ def _project(settings: Settings, stop: threading.Event) -> int:
     cells = admin.partitions(EVENTS)
     writer = KafkaWriter(settings.kafka_bootstrap, client)
     writer.warm()
+    limits: dict[str, Any] = {**UNHURRIED, "queued.max.messages.kbytes": 16_384}
     readers = [
-        KafkaReader(settings.kafka_bootstrap, f"{client}-{name}",
-                    **{"queued.max.messages.kbytes": 16_384})
+        KafkaReader(settings.kafka_bootstrap, f"{client}-{name}", **limits)
         for name in ("events", "logs")
     ]  # fmt: skip
 

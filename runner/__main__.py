@@ -60,6 +60,9 @@ def config_of(settings: Settings) -> RunnerConfig:
     )
 
 
+REPORT_LINGER_MS = 3
+
+
 def main() -> int:
     """Run until SIGTERM or SIGINT."""
     settings = Settings.load()
@@ -74,7 +77,8 @@ def main() -> int:
             # blocks of lines are compressed already, and single events gain nothing
             "compression.type": "none",
         }
-        writer = KafkaWriter(bootstrap, config.name, **overrides)
+        # reports of slots that run side by side travel together; no job's start waits for one
+        writer = KafkaWriter(bootstrap, config.name, linger_ms=REPORT_LINGER_MS, **overrides)
         try:
             writer.warm()
         except LogError as error:

@@ -180,11 +180,31 @@ _SHIFT_MAX = 63
 
 def read_string(data: bytes, at: int) -> tuple[str, int]:
     """Return a string and the position behind it."""
+    byte = data[at]
+    if byte < 0x80 and not byte & 1:  # noqa: PLR2004 - a length of one byte: most strings
+        at += 1
+        end = at + (byte >> 1)
+        return data[at:end].decode(), end
     size, at = read_long(data, at)
     if size < 0:
         raise ValueError("a length below 0")
     end = at + size
     return data[at:end].decode(), end
+
+
+def _read_optional_string(data: bytes, at: int) -> tuple[str | None, int]:
+    """Return what most columns are, without a call for each of its parts."""
+    arm = data[at]
+    if arm == 0:
+        return None, at + 1
+    if arm != 2:  # noqa: PLR2004 - index 1, zigzag
+        raise ValueError("a union's arm that does not exist")
+    byte = data[at + 1]
+    if byte < 0x80 and not byte & 1:  # noqa: PLR2004
+        at += 2
+        end = at + (byte >> 1)
+        return data[at:end].decode(), end
+    return read_string(data, at + 1)
 
 
 def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
@@ -229,6 +249,8 @@ def reader_of(
             return _READERS[schema]
         return reader_of(definitions[schema], definitions, make)
     if isinstance(schema, list):
+        if schema[1] == "string":
+            return _read_optional_string
         return _read_optional(reader_of(schema[1], definitions, make))
     if schema["type"] == "record":
         names = [field["name"] for field in schema["fields"]]

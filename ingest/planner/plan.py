@@ -106,11 +106,20 @@ class Planner:
         )
 
     def index(
-        self, configured: RepositoryConfigured, mirror: Mirror, *, cause: str, now_ms: int
+        self,
+        configured: RepositoryConfigured,
+        mirror: Mirror,
+        *,
+        cause: str,
+        now_ms: int,
+        sha: str | None = None,
     ) -> WorkflowsIndexed | None:
-        """Return what the default branch's head has, or None for a repository without commits."""
+        """Return what the default branch's head has, or None for a repository without commits.
+
+        `sha` is the head where it is known; otherwise the branch is looked up.
+        """
         ref = f"refs/heads/{configured.default_branch}"
-        sha = mirror.resolve(ref)
+        sha = sha or mirror.resolve(ref)
         if sha is None:
             return None
         found = self.workflows.at(mirror, mirror.commit(sha))

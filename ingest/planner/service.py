@@ -100,6 +100,7 @@ class PlannerService:
         self._lock = threading.Lock()
         self._ledger = Ledger()
         self._lanes: dict[str, _Lane] = {}
+        self._indexed: dict[str, str] = {}
         self._local = ThreadPoolExecutor(LOCAL_THREADS, "plan-local")
         self._remote = ThreadPoolExecutor(REMOTE_THREADS, "plan-remote")
         self._stopping = threading.Event()
@@ -238,7 +239,7 @@ class PlannerService:
         if planned.error:
             self._meters.count(PLANS, "error")
         elif configured is not None and moves_default_branch(work, configured):
-            self._append_index(configured, cause=work.event_id)
+            self._append_index(configured, cause=work.event_id, sha=work.sha)
 
     def _index(self, work: RepositoryConfigured, configured: RepositoryConfigured | None) -> None:
         # only the latest configuration matters; an older one is answered by its index
@@ -304,11 +305,20 @@ class PlannerService:
         except GitError as error:
             raise UnreachableError(str(error)) from error
 
-    def _append_index(self, configured: RepositoryConfigured, *, cause: str) -> bool:
+    def _append_index(
+        self, configured: RepositoryConfigured, *, cause: str, sha: str | None = None
+    ) -> bool:
+        """Append what the default branch's head has; `sha` is the head as a delivery tells it.
+
+        A head that was indexed already says nothing new, and asking git where the branch is costs
+        more than all of planning.
+        """
+        if sha is not None and self._indexed.get(configured.repository) == sha:
+            return False
         try:
             with self._mirrors.use(self._origin(configured)) as mirror:
                 index = self._planner.index(
-                    configured, mirror, cause=cause, now_ms=self._clock.now_ms()
+                    configured, mirror, cause=cause, now_ms=self._clock.now_ms(), sha=sha
                 )
         except (UnreachableError, GitError) as error:
             logger.warning("workflows of %s not indexed: %s", configured.repository, error)
@@ -317,6 +327,7 @@ class PlannerService:
             logger.exception("indexing of %s failed", configured.repository)
             return False
         if index is not None:
+            self._indexed[configured.repository] = index.sha
             self._append(index, answers=cause)
         return index is not None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import Any
 
 from infra.auth import TOKEN_FILE, TokenFile
 from infra.clock import SystemClock
@@ -35,7 +36,7 @@ def main() -> int:
     sys.setswitchinterval(0.0005)
 
     def make_reader(name: str) -> KafkaReader:
-        limits: dict[str, object] = {"queued.max.messages.kbytes": _READER_QUEUE_KB}
+        limits: dict[str, Any] = {"queued.max.messages.kbytes": _READER_QUEUE_KB}
         return KafkaReader(settings.kafka_bootstrap, f"{client}-{name}", **limits)
 
     app = make_app(

@@ -9,7 +9,7 @@ import uvicorn
 
 from infra.auth import RUNNER_TOKEN_FILE, TokenFile
 from infra.clock import SystemClock
-from infra.kafka import KafkaReader, KafkaWriter
+from infra.kafka import UNHURRIED, KafkaReader, KafkaWriter
 from infra.log import LogError
 from infra.metrics import Meters
 from infra.objects import open_store
@@ -38,7 +38,7 @@ def main() -> int:
     token.ensure()
     vault = Vault(settings.database_url, settings.secrets_dir)
     follower = Follower(
-        KafkaReader(settings.kafka_bootstrap, name, tell_end=True),
+        KafkaReader(settings.kafka_bootstrap, name, tell_end=True, **UNHURRIED),
         cells=settings.cells,
         clock=clock,
         saved=settings.home / "gateway" / "leases.json",

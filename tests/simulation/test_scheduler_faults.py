@@ -147,7 +147,7 @@ class World:
 
     def own(self) -> None:
         """A (further) process takes the cell; the one before may not know it yet."""
-        shell = CellShell(log=self.log, clock=self.clock, number=0, version="sim")
+        shell = CellShell(log=self.log, clock=self.clock, number=0, version="sim", pace_ms=0)
         try:
             shell.take()
         except LogError:
