@@ -6,7 +6,8 @@ import pytest
 
 from schemas.workflow.action_file import read_action
 from schemas.workflow.errors import WorkflowError
-from schemas.workflow.secrets import handed_on
+from schemas.workflow.expressions.values import Value
+from schemas.workflow.secrets import secrets_inside
 
 COMPOSITE = """
 name: Greet
@@ -110,10 +111,15 @@ def test_a_mistake_has_its_place(text: str, line: int, words: str) -> None:
         ([{"X": "${{ inputs.name }}"}], {"X": "ada"}),
     ],
 )
-def test_callers_hand_secrets_on(maps: list[object], expected: dict[str, str]) -> None:
+def test_callers_hand_secrets_on(maps: list[Value], expected: dict[str, str]) -> None:
     """A called workflow sees what each caller on the way gives, and the token."""
     secrets = {"A": "1", "B": "2", "GITHUB_TOKEN": "t"}
 
-    found = handed_on(secrets, maps, {"inputs": {"name": "ada"}})  # type: ignore[arg-type]
+    contexts: Value = {"inputs": {"name": "ada"}}
+    given: list[Value] = [
+        {"values": each, "contexts": contexts} if isinstance(each, dict) else each for each in maps
+    ]
+
+    found = secrets_inside(secrets, given, {})
 
     assert found == {"GITHUB_TOKEN": "t", **expected}

@@ -8,6 +8,7 @@ import textwrap
 import pytest
 
 from schemas.workflow.compile import compile_workflow
+from schemas.workflow.expressions.values import Value
 from schemas.workflow.hashfiles import HashPatterns, combined_digest
 from schemas.workflow.plan import WorkflowPlan
 from schemas.workflow.plan_json import PlanFormatError, plan_from_json, plan_to_json
@@ -160,7 +161,7 @@ def test_a_text_that_is_no_plan_is_refused(text: str) -> None:
 def test_a_called_workflow_has_the_secrets_that_its_callers_hand_on() -> None:
     """Through two callers, one of which inherits; the job's token is always among them."""
     released = {"OUT": "s3cret", "OTHER": "x", "GITHUB_TOKEN": "t0ken"}
-    outer = {
+    outer: Value = {
         "values": {"handed": "${{ secrets.out }}-${{ matrix.n }}", "fixed": "text"},
         "contexts": {"matrix": {"n": 2.0}},
     }
