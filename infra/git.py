@@ -122,6 +122,11 @@ def shown_url(url: str) -> str:
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", url)
 
 
+def merge_message(base: str, head: str) -> str:
+    """Return what a merge commit of ours says: part of its id, so the same wherever it is made."""
+    return f"Merge {head} into {base}"
+
+
 class Git:
     """Runs git commands; one object serves all threads."""
 

@@ -6,6 +6,7 @@ one after. Kafka's implementation is `infra/kafka.py`; one suite of tests holds 
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,15 +155,35 @@ class TransactionalWriter(Protocol):
 class MemoryLog:
     """A log in one process, for simulation and local runs: same order, same fencing.
 
-    Not durable and not shared between processes, which is what Kafka is for.
+    Not durable and not shared between processes, which is what Kafka is for. With `waits`, reads
+    wait for records of other threads; without it they return at once, so that one thread can play
+    every part.
     """
 
     records: dict[Partition, list[Record]] = field(default_factory=lambda: defaultdict(list))
     epochs: dict[str, int] = field(default_factory=dict)
     now_ms: Callable[[], int] = lambda: 0
+    waits: bool = False
+    changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
 
     def put(self, record: Append) -> Record:
         """Append at the partition's end."""
+        return self.put_all([record])[0]
+
+    def put_all(self, records: Sequence[Append]) -> list[Record]:
+        """Append all at once: no reader sees a part of them."""
+        with self.changed:
+            stored = [self._stored(record) for record in records]
+            self.changed.notify_all()
+        return stored
+
+    def stop_waiting(self) -> None:
+        """Let all reads return at once from now on: the parts of a run are about to end."""
+        with self.changed:
+            self.waits = False
+            self.changed.notify_all()
+
+    def _stored(self, record: Append) -> Record:
         lane = self.records[(record.topic, record.partition)]
         stored = Record(
             record.topic,
@@ -182,7 +203,9 @@ class MemoryLog:
 
     def read_to_end(self, topic: str, partition: int, offset: int | None) -> Iterator[Record]:
         """Yield what is there now."""
-        yield from list(self.records[(topic, partition)][offset or 0 :])
+        with self.changed:
+            found = self.records[(topic, partition)][offset or 0 :]
+        yield from found
 
     def writer(self) -> MemoryWriter:
         """Return an idempotent writer."""
@@ -190,8 +213,9 @@ class MemoryLog:
 
     def transactional_writer(self, transactional_id: str) -> MemoryTransactionalWriter:
         """Return a writer that fences every earlier one of the same id."""
-        self.epochs[transactional_id] = self.epochs.get(transactional_id, 0) + 1
-        return MemoryTransactionalWriter(self, transactional_id, self.epochs[transactional_id])
+        with self.changed:
+            epoch = self.epochs[transactional_id] = self.epochs.get(transactional_id, 0) + 1
+        return MemoryTransactionalWriter(self, transactional_id, epoch)
 
 
 class MemoryReader:
@@ -206,8 +230,22 @@ class MemoryReader:
         """Read exactly these partitions from these offsets."""
         self._positions = dict(positions)
 
-    def read(self, *, timeout_ms: int, records_max: int) -> list[Record]:  # noqa: ARG002
-        """Return what is there; never waits, for nothing else could write meanwhile."""
+    def read(self, *, timeout_ms: int, records_max: int) -> list[Record]:
+        """Return what is there; waits for it only if the log's other parts are other threads."""
+        with self._log.changed:
+            found = self._found(records_max)
+            if not found and self._log.waits and timeout_ms > 0:
+                self._log.changed.wait_for(self._has_more, timeout_ms / 1000)
+                found = self._found(records_max)
+        return found
+
+    def _has_more(self) -> bool:
+        if not self._log.waits:
+            return True
+        ends = ((partition, len(self._log.records[partition])) for partition in self._positions)
+        return any(self._positions[partition] < end for partition, end in ends)
+
+    def _found(self, records_max: int) -> list[Record]:
         found: list[Record] = []
         for partition, position in self._positions.items():
             room = records_max - len(found)
@@ -254,8 +292,7 @@ class MemoryWriter:
 
     def append_all(self, records: Sequence[Append], *, timeout_ms: int) -> None:  # noqa: ARG002
         """Append all."""
-        for record in records:
-            self._log.put(record)
+        self._log.put_all(records)
 
     def close(self) -> None:
         """Nothing is pending."""
@@ -272,10 +309,10 @@ class MemoryTransactionalWriter:
 
     def transact(self, records: Sequence[Append]) -> None:
         """Append all, or FencedError and nothing."""
-        if self._log.epochs[self._id] != self._epoch:
-            raise FencedError(f"transactional id {self._id} was taken by a later writer")
-        for record in records:
-            self._log.put(record)
+        with self._log.changed:  # reentrant: no later writer comes between
+            if self._log.epochs[self._id] != self._epoch:
+                raise FencedError(f"transactional id {self._id} was taken by a later writer")
+            self._log.put_all(records)
 
     def close(self) -> None:
         """Nothing to let go of."""

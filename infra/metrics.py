@@ -114,6 +114,19 @@ class Meters:
         return found
 
 
+class Unmetered(Meters):
+    """Meters for a process that nobody asks: count nothing, import nothing."""
+
+    def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
+        """Do nothing."""
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Do nothing."""
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Do nothing."""
+
+
 @cache
 def _family(metric: Metric, registry: Any) -> Any:
     """Return the collector of a metric; one a registry, however many `Meters` there are."""

@@ -172,6 +172,11 @@ class Settings:
             "ubuntu-22.04",
         ),
     )
+    actions_url: str = _setting(
+        "Where actions of other repositories (`uses: owner/name@ref`) are cloned from: "
+        "https://…, or file:///folder with owner/name below it.",
+        default="https://github.com",
+    )
     job_user: str = _setting(
         "System user that runs jobs when Tailrace runs as root. Empty: one is added.", default=""
     )

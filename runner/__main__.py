@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import signal
 import socket
 import sys
@@ -22,13 +21,12 @@ from infra.settings import Settings
 from infra.telemetry import configure_logging
 from runner.environment import RunnerFacts, inherited
 from runner.executors.host import ISOLATION_PROCESS, ISOLATION_USER
-from runner.identity import RunnerRunsError, runner_name
+from runner.gateway_client import GatewayClient
+from runner.identity import RunnerRunsError, architecture, runner_name
 from runner.service import FatalError, Runner, RunnerConfig
 from runner.users import JobUserError
 
 logger = logging.getLogger("runner")
-
-_ARCHITECTURES = {"x86_64": "X64", "aarch64": "ARM64", "armv7l": "ARM", "i686": "X86"}
 
 
 def config_of(settings: Settings) -> RunnerConfig:
@@ -45,15 +43,17 @@ def config_of(settings: Settings) -> RunnerConfig:
         instance=instance,
         folder=folder,
         mirrors=settings.home / "runner" / "mirrors",
+        actions_url=settings.actions_url,
         tool_cache=settings.home / "runner" / "tools",
         pool=settings.runner_pool,
         labels=settings.runner_labels,
         slots=settings.runner_slots,
         job_user=settings.job_user,
-        gateway_url=settings.gateway_url,
-        gateway_token=lambda: token.read().decode(),
+        gateway=lambda identity: GatewayClient(
+            settings.gateway_url, lambda: token.read().decode(), identity
+        ),
         environment=environment,
-        facts=RunnerFacts(name=name, arch=_ARCHITECTURES.get(platform.machine(), "X64")),
+        facts=RunnerFacts(name=name, arch=architecture()),
         hostname=socket.gethostname(),
         version=metadata.version("tailrace"),
         isolation=ISOLATION_USER if os.geteuid() == 0 else ISOLATION_PROCESS,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.metrics import JOBS_RUN, LOG_LINES
+from runner.actions import ActionError, is_remote
 from runner.environment import github_context, runner_context
 from runner.executors.host import HostWorkplace
 from runner.folders import JobFolders, Seat
@@ -43,7 +44,7 @@ from schemas.workflow.errors import ExpressionError, LanguageError
 from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import JobPlan
 from schemas.workflow.plan_json import job_from_json
-from schemas.workflow.secrets import TOKEN_SECRET
+from schemas.workflow.secrets import TOKEN_SECRET, secrets_inside
 
 logger = logging.getLogger(__name__)
 
@@ -200,36 +201,42 @@ class Attempt:
                 hash_files=lambda patterns: hash_files(workplace.folders.workspace, patterns),
             )
         except ExpressionError as error:
-            return Ended(Conclusion.FAILURE, "user.bad_expression"), f"env: {error}", {}
+            return Ended(Conclusion.FAILURE, "user.bad_expression"), f"env or secrets: {error}", {}
         except GatewayError as error:
             return Ended(Conclusion.FAILURE, "infra.gateway"), str(error), {}
         runner = StepRunner(
-            self.assignment, self._reports, self._tools, self._packer, workplace, contexts,
-            annotations=self._annotations, summaries=self._summaries,
+            self.assignment, self._reports, self._tools, self._packer, workplace,
+            annotations=self._annotations, summaries=self._summaries, look=self._look,
         )  # fmt: skip
+        try:
+            runner.prepare(machine)
+        except ActionError as error:
+            return Ended(Conclusion.FAILURE, error.reason), str(error), {}
         while not isinstance(step := self._next(machine), Ended):
             if isinstance(step, NotRun):
                 self._not_run(step)
             else:
                 self._run_step(machine, runner, step)
+        if self._tools.on_steps is not None:
+            self._tools.on_steps(self.assignment, _masked(machine.steps, self._masker))
         for pid, name in workplace.sweep():
             self._say(f"Ended process {pid} ({name}), which a step had left running")
         return self._concluded(machine, step)
 
     def _next(self, machine: StepMachine) -> Ready | NotRun | Ended:
-        self._interrupted(self._tools.clock.steady_ms())
+        self._look()
         return machine.next()
+
+    def _look(self) -> bool:
+        """Take orders that came; says whether the job's grace is over."""
+        now_ms = self._tools.clock.steady_ms()
+        ladder = self._interrupted(now_ms)
+        return ladder is not None and now_ms >= ladder.start_ms + ladder.grace_ms
 
     def _run_step(self, machine: StepMachine, runner: StepRunner, step: Ready) -> None:
         clock = self._tools.clock
         began_ms, first_line = clock.now_ms(), self._packer.lines
-        before = machine.interruption
-        if self._ladder is not None and self._is_grace_over():
-            end = runner.not_begun()
-        else:
-            end = runner.run(step, machine)
-            if machine.interruption is not None and before is None:
-                end = runner.interrupted(end)
+        end = runner.run(step, machine)
         conclusion = machine.finished(end)
         ended_ms = clock.now_ms()
         report = StepReport(
@@ -245,11 +252,6 @@ class Attempt:
             reason=end.reason,
         )
         self._tools.spool.append(self._reports.step_finished(ended_ms, report))
-
-    def _is_grace_over(self) -> bool:
-        ladder = self._ladder
-        now_ms = self._tools.clock.steady_ms()
-        return ladder is not None and now_ms >= ladder.start_ms + ladder.grace_ms
 
     def _not_run(self, step: NotRun) -> None:
         now_ms, first_line = self._tools.clock.now_ms(), self._packer.lines
@@ -289,39 +291,63 @@ class Attempt:
         self, plan: JobPlan, given: dict[str, Any], folders: JobFolders
     ) -> dict[str, Value]:
         places = folders.places
-        secrets = self._secrets()
+        released = self._secrets(plan)
         payload = self._event(given)
         folders.write(Path(places.event_path), payload)
-        token = secrets.get(TOKEN_SECRET, "")
+        token = released.get(TOKEN_SECRET, "")
         github = github_context(
             given.get("github") or {}, job_id=plan.local_id, places=places, token=token
         )
-        return {
+        common: dict[str, Value] = {
             "github": github,
             "needs": given.get("needs") or {},
             "matrix": given.get("matrix"),
             "strategy": given.get("strategy") or _STRATEGY,
             "inputs": given.get("inputs") or {},
             "vars": given.get("vars") or {},
-            "secrets": dict(secrets),
+        }
+        return {
+            **common,
+            "secrets": self._inside(released, given, common["github"]),
             "runner": runner_context(self._tools.facts, places),
             "job": {},
         }
 
-    def _secrets(self) -> dict[str, str]:
-        """Fetch the secrets that the job mentions, and mask them before anything can print one."""
+    def _secrets(self, plan: JobPlan) -> dict[str, str]:
+        """Fetch the secrets that the job mentions, and mask them before anything can print one.
+
+        An action of another repository often takes the token by itself.
+        """
         assignment = self.assignment
         names = dict.fromkeys(assignment.secrets)
         if _TOKEN_USE.search(assignment.job_json) or _TOKEN_USE.search(assignment.contexts_json):
             names[TOKEN_SECRET] = None
+        is_needed = bool(names)
+        if any(step.uses is not None and is_remote(step.uses) for step in plan.steps):
+            names[TOKEN_SECRET] = None
         if not names or not assignment.secrets_allowed:
             return {}
-        released = self._tools.gateway.secrets(assignment, names)
+        try:
+            released = self._tools.gateway.secrets(assignment, names)
+        except GatewayError as error:
+            if is_needed:
+                raise
+            self._say(f"##[warning]Actions get no token: {error}")
+            return {}
         self._masker.add(*released.secrets.values())
         for name, why in sorted(released.refused.items()):
             if name != TOKEN_SECRET:  # a repository without a forge has none, and needs none
                 self._say(f"##[warning]Secret {name} is not available: {why}")
         return released.secrets
+
+    def _inside(
+        self, released: dict[str, str], given: dict[str, Any], github: Value
+    ) -> dict[str, Value]:
+        """Return the `secrets` context: in a called workflow what its callers hand on, masked."""
+        found = secrets_inside(released, given.get("secret_maps") or (), github)
+        # a caller may have put a secret together from several, or written one into its file
+        self._masker.add(*found.values())
+        return dict(found)
 
     def _event(self, given: dict[str, Any]) -> bytes:
         """Return the webhook's payload; one that was too big for its event comes from the gateway.
@@ -409,6 +435,15 @@ class Attempt:
             "attempt": self.key[1],
             "repository": self.assignment.repository,
         }
+
+
+def _masked(value: Value, masker: Masker) -> Any:
+    """Return a value with every text in it masked."""
+    if isinstance(value, str):
+        return masker.mask_text(value)
+    if isinstance(value, dict):
+        return {key: _masked(item, masker) for key, item in value.items()}
+    return [_masked(item, masker) for item in value] if isinstance(value, list) else value
 
 
 def _check(plan: JobPlan) -> None:

@@ -36,6 +36,8 @@ class Effects:
     state: dict[str, str] = field(default_factory=dict)
     summary: str = ""
     warnings: list[str] = field(default_factory=list)
+    #: Shown as errors; the step does not fail by them.
+    issues: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
@@ -89,11 +91,12 @@ class StepCommands:
             paths=self._processor.path,
             state=dict(self._processor.state),
             errors=self._errors,
+            issues=list(self._processor.issues),
         )
         effects.outputs |= self._entries(effects, folders, files["OUTPUT"]).values
         environment = self._entries(effects, folders, files["ENV"], is_environment=True)
         effects.env |= environment.values
-        effects.warnings += environment.issues
+        effects.issues += environment.issues
         effects.state |= self._entries(effects, folders, files["STATE"]).values
         added = parse_paths(self._read(effects, folders, files["PATH"], FILE_BYTES_MAX))
         effects.paths = prepended(effects.paths, added)

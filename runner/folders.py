@@ -42,10 +42,16 @@ class JobFolders:
     user: JobUser | None
     places: Places
 
+    @property
+    def actions(self) -> Path:
+        """Where actions of other repositories are unpacked."""
+        return self.root / "_actions"
+
     def parts(self) -> tuple[Path, ...]:
         """The folders that a job may fill."""
         places = self.places
-        return (self.workspace, Path(places.temp), Path(places.home), Path(places.tmp))
+        home, tmp = Path(places.home), Path(places.tmp)
+        return (self.workspace, Path(places.temp), home, tmp, self.actions)
 
     def write(self, path: Path | str, data: bytes, *, mode: int = 0o600) -> None:
         """Make a new file of the job's user."""
@@ -137,7 +143,7 @@ class Seat:
         self._made += 1
         root = self._work / f"{self.number}-{self._made}"
         root.mkdir(mode=0o711)
-        folders = {part: root / part for part in (name, "_temp", "_home", "_tmp")}
+        folders = {part: root / part for part in (name, "_temp", "_home", "_tmp", "_actions")}
         for folder in folders.values():
             self._own(folder)
         files = self._memory or root / "_files"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from runner.depot import Depot
 from runner.identity import Identity
 from schemas.lanes import Assignment
 
+if TYPE_CHECKING:
+    import urllib.error
+    import urllib.request
+
 CLONE = "__clone__"
 _TIMEOUT_S = 10
+_DEPOT_TIMEOUT_S = 60
 _PAYLOAD_BYTES_MAX = 32 * 1024 * 1024
 
 
@@ -37,6 +40,26 @@ class Released:
 
     secrets: dict[str, str] = field(repr=False)
     refused: dict[str, str]
+
+
+class Gateway(Protocol):
+    """What gives attempts their secrets, clones and payloads; each raises GatewayError."""
+
+    def secrets(self, assignment: Assignment, names: Iterable[str]) -> Released:
+        """Return the secrets of `names`; "*" stands for all."""
+        ...
+
+    def clone(self, assignment: Assignment, repository: str = "") -> Clone:
+        """Return the URL and credential of the job's repository, or of another registered one."""
+        ...
+
+    def payload(self, sha256: str) -> bytes:
+        """Return a webhook's payload that was too big for its event."""
+        ...
+
+    def depot(self, assignment: Assignment) -> Depot:
+        """Return the attempt's way to artifacts and caches."""
+        ...
 
 
 class GatewayClient:
@@ -70,31 +93,61 @@ class GatewayClient:
         """Return a webhook's payload that was too big for its event."""
         return self._answer(self._request(f"/v1/payloads/{sha256}"))
 
-    def _post(self, assignment: Assignment, names: Iterable[str]) -> dict[str, Any]:
-        body = {
+    def depot(self, assignment: Assignment) -> Depot:
+        """Return the attempt's way to artifacts and caches."""
+        from runner.depot_client import GatewayDepot
+
+        return GatewayDepot(self, assignment)
+
+    def ask(self, assignment: Assignment, method: str, path: str, body: Any = None) -> bytes:
+        """Return the answer to a request of an attempt's; raises GatewayError.
+
+        A body of bytes goes as it is, anything else as JSON.
+        """
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = self._request(path, data, method=method)
+        request.add_header("Tailrace-Attempt", json.dumps(self._who(assignment)))
+        if isinstance(body, bytes):
+            request.add_header("Content-Type", "application/octet-stream")
+        return self._answer(request, timeout_s=_DEPOT_TIMEOUT_S)
+
+    def _who(self, assignment: Assignment) -> dict[str, Any]:
+        return {
             "job_id": assignment.job_id,
             "attempt": assignment.attempt,
             "runner_id": self._identity.runner_id,
             "boot_id": self._identity.boot_id,
-            "names": list(names),
             "position": assignment.position,
         }
+
+    def _post(self, assignment: Assignment, names: Iterable[str]) -> dict[str, Any]:
+        body = {**self._who(assignment), "names": list(names)}
         request = self._request("/v1/secrets", json.dumps(body).encode())
         found = json.loads(self._answer(request))
         if not isinstance(found, dict):
             raise GatewayError("the gateway's answer is no object")
         return found
 
-    def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+    def _request(
+        self, path: str, body: bytes | None = None, *, method: str | None = None
+    ) -> urllib.request.Request:
+        import urllib.request  # late: a local run has no use for HTTP, and must begin at once
+
         headers = {"Authorization": f"Bearer {self._token()}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        return urllib.request.Request(f"{self._url}{path}", body, headers)  # noqa: S310
+        return urllib.request.Request(  # noqa: S310 - the URL is a setting
+            f"{self._url}{path}", body, headers, method=method
+        )
 
-    def _answer(self, request: urllib.request.Request) -> bytes:
+    def _answer(self, request: urllib.request.Request, *, timeout_s: float = _TIMEOUT_S) -> bytes:
+        import http.client
+        import urllib.error
+        import urllib.request
+
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=_TIMEOUT_S) as response:
+            with opener.open(request, timeout=timeout_s) as response:
                 return bytes(response.read(_PAYLOAD_BYTES_MAX))
         except urllib.error.HTTPError as error:
             with error:

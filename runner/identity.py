@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import re
 import socket
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import IO
 
 from infra.clock import Clock, uuid7
 
+_ARCHITECTURES = {"x86_64": "X64", "aarch64": "ARM64", "armv7l": "ARM", "i686": "X86"}
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -31,6 +33,11 @@ def runner_name(configured: str, instance: str) -> str:
     """Return the runner_id: what is set, or the machine's name and the instance."""
     name = configured or f"{socket.gethostname()}-{instance or 'runner'}"
     return _SAFE.sub("-", name)
+
+
+def architecture() -> str:
+    """Return the machine's architecture as `runner.arch` names it."""
+    return _ARCHITECTURES.get(platform.machine(), "X64")
 
 
 class IdentityStore:

@@ -20,8 +20,10 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
+from infra.git import Git, GitError, merge_message
 from runner.gateway_client import Clone
 
 FETCH_S_MAX = 600
@@ -111,16 +113,44 @@ class Mirrors:
         """Keep them in `folder`, closed to everybody else."""
         self._folder = folder
 
-    def prepare(self, clone: Clone, sha: str, *, everything: bool = False) -> Path:
-        """Return a mirror that has the commit; with `everything` also all branches and tags."""
+    def prepare(self, clone: Clone, sha: str, *, everything: bool = False, depth: int = 0) -> Path:
+        """Return a mirror that has the commit; with `everything` also all branches and tags.
+
+        A `depth` leaves the commits before it out, in this mirror for good.
+        """
         with self._locked(clone) as mirror:
             if sha and not everything and self._has(mirror, sha):
                 return mirror
-            if sha and not everything and self._fetch(mirror, clone, [sha], check=False):
+            wanted = [*([f"--depth={depth}"] if depth else []), sha]
+            if sha and not everything and self._fetch(mirror, clone, wanted, check=False):
                 return mirror
             self._fetch(mirror, clone, ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"])
             if sha and not self._has(mirror, sha):
                 self._fetch(mirror, clone, [sha])
+            return mirror
+
+    def prepare_merge(self, clone: Clone, sha: str, base: str, head: str) -> Path:
+        """Return a mirror that has the merge of a pull request's two commits.
+
+        No forge has it: the planner made it, and the same two commits give the same id again.
+        """
+        with self._locked(clone) as mirror:
+            if self._has(mirror, sha):
+                return mirror
+            missing = [oid for oid in (base, head) if not self._has(mirror, oid)]
+            if missing:
+                self._fetch(mirror, clone, missing)
+            try:
+                made = Git(self._folder).merge(mirror, base, head, merge_message(base, head))
+            except GitError as error:
+                raise MirrorError(
+                    f"{base[:12]} and {head[:12]} can't be merged: {error}"
+                ) from error
+            if made != sha:
+                raise MirrorError(
+                    f"the merge of {head[:12]} into {base[:12]} is {made or 'a conflict'}, "
+                    f"and the run is about {sha}"
+                )
             return mirror
 
     def resolve(self, clone: Clone, ref: str) -> Revision:
@@ -133,6 +163,28 @@ class Mirrors:
             if name in refs:
                 return revision_of(name, refs.get(f"{name}^{{}}", refs[name]))
         raise MirrorError(f"the repository has no branch, tag or commit {ref!r}")
+
+    def read_file(self, mirror: Path, sha: str, path: str, bytes_max: int) -> bytes | None:
+        """Return the beginning of a file of a commit; None when there is none."""
+        with self._output(["-C", str(mirror), "cat-file", "blob", f"{sha}:{path}"]) as process:
+            if process.stdout is None:
+                return None
+            data = process.stdout.read(bytes_max)
+            process.stdout.close()
+            return data if process.wait() == 0 or len(data) == bytes_max else None
+
+    @contextlib.contextmanager
+    def archive(self, mirror: Path, sha: str) -> Iterator[IO[bytes]]:
+        """Yield the tar of a commit's files."""
+        with self._output(["-C", str(mirror), "archive", "--format=tar", sha]) as process:
+            if process.stdout is not None:
+                yield process.stdout
+
+    def _output(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["git", *argv], env=self._environment(), cwd="/", stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
     def serve(self, mirror: Path) -> Serving:
         """Start `git upload-pack` for one fetch of a job."""
@@ -182,7 +234,10 @@ class Mirrors:
         self, mirror: Path, clone: Clone, refspecs: Sequence[str], *, check: bool = True
     ) -> bool:
         argv = ["-C", str(mirror), "fetch", "--quiet", "--no-tags", "--force", "--prune"]
-        argv += ["--no-recurse-submodules", "--no-write-fetch-head", "--", clone.url, *refspecs]
+        options = [item for item in refspecs if item.startswith("--")]
+        refspecs = [item for item in refspecs if not item.startswith("--")]
+        argv += ["--no-recurse-submodules", "--no-write-fetch-head", *options]
+        argv += ["--", clone.url, *refspecs]
         return self._git(argv, clone=clone, check=check) is not None
 
     def _remote_refs(self, clone: Clone, ref: str) -> dict[str, str]:

@@ -20,10 +20,11 @@ from infra.clock import Clock
 from infra.log import Append, LogError, LogReader, LogWriter
 from infra.metrics import SLOTS_BUSY, Meters
 from runner import lane
+from runner.actions.remote import RemoteActions
 from runner.attempt import Attempt
 from runner.environment import MARKER, RunnerFacts
 from runner.folders import Cleaner, Seat, memory_folder, remove, work_folder
-from runner.gateway_client import GatewayClient
+from runner.gateway_client import Gateway
 from runner.guards import Guard, GuardLostError, Nursery
 from runner.heartbeat import Heart
 from runner.identity import Identity, IdentityStore
@@ -31,7 +32,7 @@ from runner.leftovers import kill_leftovers
 from runner.mirrors import Mirrors
 from runner.reports import Reports
 from runner.spool import Spool, leftovers, records_of
-from runner.tools import Tools
+from runner.tools import OnSteps, Tools
 from runner.users import UserPool, reachable_path
 from schemas import topics
 from schemas.codec import HEARTBEATS, LANES, CodecError
@@ -53,18 +54,19 @@ class RunnerConfig:
     instance: str
     folder: Path
     mirrors: Path
+    actions_url: str
     tool_cache: Path
     pool: str
     labels: tuple[str, ...]
     slots: int
     job_user: str
-    gateway_url: str
-    gateway_token: Callable[[], str]
+    gateway: Callable[[Identity], Gateway]
     environment: Mapping[str, str]
     facts: RunnerFacts
     hostname: str
     version: str
     isolation: str
+    on_steps: OnSteps | None = None
 
 
 class FatalError(Exception):
@@ -182,16 +184,20 @@ class Boot:
             MARKER: identity.runner_id,
             "PATH": reachable_path(config.environment["PATH"], seats[0].user),
         }
+        gateway = config.gateway(identity)
         self._tools = Tools(
             clock=clock,
             identity=identity,
             spool=self._spool,
-            gateway=GatewayClient(config.gateway_url, config.gateway_token, identity),
+            gateway=gateway,
             mirrors=Mirrors(config.mirrors),
+            remote=RemoteActions(config.actions_url, Mirrors(config.mirrors / "actions")),
+            depot=gateway.depot,
             meters=meters,
             facts=config.facts,
             environment=environment,
             hostname=config.hostname,
+            on_steps=config.on_steps,
         )
         self._lane = lane.LaneState(identity.runner_id, identity.boot_id)
         self._welcomed = False

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
-from runner.actions import ActionContext, ActionError, find
+from runner.actions import Action, ActionContext, ActionError, find
+from runner.actions.remote import Fetcher
 from runner.commands import Effects, StepCommands
+from runner.composite_machine import CompositeMachine
 from runner.environment import default_variables, file_variables, step_variables
 from runner.executors import Command, Workplace
 from runner.gateway_client import Clone, GatewayError
@@ -18,11 +21,10 @@ from runner.masking import Masker
 from runner.pump import Ending
 from runner.reports import Reports
 from runner.shells import ShellError, script_for
-from runner.steps import Ready, StepEnd, StepMachine
+from runner.steps import Ended, NotRun, Ready, StepEnd, StepMachine
 from runner.tools import Tools
 from schemas.events import Annotation
 from schemas.lanes import Assignment
-from schemas.workflow.expressions.values import Value
 
 _SIGNAL_BASE = 128
 _NAME_CHARACTERS_MAX = 1_000
@@ -39,33 +41,66 @@ class StepRunner:
         tools: Tools,
         packer: LogPacker,
         workplace: Workplace,
-        contexts: Mapping[str, Value],
         *,
         annotations: list[Annotation],
         summaries: list[str],
+        look: Callable[[], bool],
     ) -> None:
-        """Run in `workplace`; remarks and summaries are added to the lists."""
+        """Run in `workplace`; remarks and summaries are added to the lists.
+
+        `look` takes orders that came for the job and says whether its grace is over.
+        """
         self._assignment = assignment
         self._reports = reports
         self._tools = tools
         self._packer = packer
         self._workplace = workplace
-        self._contexts = contexts
         self._annotations = annotations
         self._summaries = summaries
+        self._look = look
+        self._serial = 0
+        self._deadline_ms: int | None = None
+        self._limit_ms = 0
+        self._state: dict[str, dict[str, str]] = {}
+        self._fetcher = Fetcher(
+            tools.remote,
+            workplace,
+            say=lambda text: packer.say(tools.clock.now_ms(), 0, text),
+            run=self._process,
+            command=self._plain_command,
+        )
+
+    def prepare(self, machine: StepMachine) -> None:
+        """Bring the actions of other repositories. Raises ActionError."""
+        machine.prepare(self._fetcher.hooks(machine))
 
     def run(self, step: Ready, machine: StepMachine) -> StepEnd:
         """Run a step. Failing is a StepEnd; AbandonedError and GuardLostError go through."""
+        if step.depth == 0:
+            now_ms = self._tools.clock.steady_ms()
+            self._limit_ms = step.timeout_ms or 0
+            self._deadline_ms = now_ms + self._limit_ms if step.timeout_ms else None
+        before = machine.root.interruption
+        if self._look():
+            return StepEnd("cancelled", reason="cancel.grace_over")
+        end = self._run(step, machine)
+        if machine.root.interruption is not None and before is None:
+            return replace(end, outcome="cancelled", reason="cancel.interrupted")
+        return end
+
+    def _run(self, step: Ready, machine: StepMachine) -> StepEnd:
         folders = self._workplace.folders
-        files = folders.make_command_files(step.number)
+        self._serial += 1
+        serial = self._serial
+        files = folders.make_command_files(serial)
         env = self._environment(step, machine, files)
         masker = self._packer.masker
         commands = StepCommands(masker, self._annotations, step=step.number, env=env)
         try:
             if step.run is not None:
-                end = self._script(step, env, commands)
+                end = self._script(step, serial, env, commands)
             else:
-                end = self._action(step, env, commands)
+                end = self._action(step, machine, serial, env, commands)
         except ShellError as error:
             end = self._failed(step, str(error), "user.bad_shell")
         except ActionError as error:
@@ -74,21 +109,30 @@ class StepRunner:
             end = self._failed(step, str(error), "infra.gateway")
         return self._with_effects(step, end, commands.effects(folders, files))
 
-    def not_begun(self) -> StepEnd:
-        """Return the end of a step for which no grace was left."""
-        return StepEnd("cancelled", reason="cancel.grace_over")
-
-    def interrupted(self, end: StepEnd) -> StepEnd:
-        """Return the end of a step in whose middle the job was cancelled or ran out of time."""
-        return replace(end, outcome="cancelled", reason="cancel.interrupted")
+    def _run_steps(self, machine: CompositeMachine) -> Ended:
+        """Run the steps of a composite action, whose step is running."""
+        while True:
+            self._look()
+            step = machine.next()
+            if isinstance(step, Ended):
+                return step
+            if isinstance(step, NotRun):
+                if step.message:
+                    self._packer.say(
+                        self._tools.clock.now_ms(), step.number, f"##[error]{step.message}"
+                    )
+            else:
+                machine.finished(self.run(step, machine))
 
     # ----------------------------------------------------------------- scripts
 
-    def _script(self, step: Ready, env: dict[str, str], commands: StepCommands) -> StepEnd:
+    def _script(
+        self, step: Ready, serial: int, env: dict[str, str], commands: StepCommands
+    ) -> StepEnd:
         folders = self._workplace.folders
         text = step.run or ""
         script = script_for(text, step.shell, lambda name: _which(name, env["PATH"]))
-        path = folders.files / f"step_{step.number}{script.suffix}"
+        path = folders.files / f"step_{serial}{script.suffix}"
         folders.write(path, script.text.encode("utf-8", "surrogateescape"))
         cwd = Path(folders.workspace, step.working_directory or "")
         self._say(step, f"##[group]{step.name}\n{text.rstrip()}\nshell: {script.shown}\n"
@@ -99,7 +143,7 @@ class StepRunner:
             cwd=str(cwd),
             step=step.number,
             on_command=commands.on_command,
-            timeout_ms=step.timeout_ms,
+            timeout_ms=self._left_ms(),
         )
         self._workplace.start(command)
         self._report_start(step)
@@ -108,7 +152,7 @@ class StepRunner:
     def _ended(self, step: Ready, ending: Ending) -> StepEnd:
         code = ending.code if ending.code >= 0 else _SIGNAL_BASE - ending.code
         if ending.timed_out:
-            minutes = (step.timeout_ms or 0) / _MINUTE_MS
+            minutes = self._limit_ms / _MINUTE_MS
             text = f"The step ran longer than its limit of {minutes:g} minutes and was ended."
             return self._failed(step, text, "user.step_timeout", code)
         if not ending.started:
@@ -127,81 +171,126 @@ class StepRunner:
 
     # ----------------------------------------------------------------- actions
 
-    def _action(self, step: Ready, env: dict[str, str], commands: StepCommands) -> StepEnd:
+    def _action(
+        self,
+        step: Ready,
+        machine: StepMachine,
+        serial: int,
+        env: dict[str, str],
+        commands: StepCommands,
+    ) -> StepEnd:
         self._report_start(step)
+        context = self._action_context(step, machine, serial, env, commands)
+        if step.hook is not None:
+            action: Any = step.hook.payload
+            return cast("Action", action).run(context)
         uses = step.uses or ""
-        context = self._action_context(step, env, commands)
-        if step.post is not None:
-            payload = step.post.payload
-            if not isinstance(payload, tuple):
-                raise ActionError(f"{step.name}: nothing to do")
-            uses, own = payload
-            return find(uses).post(context, own)
         shown = "".join(f"\n  {name}: {value}" for name, value in step.inputs.items())
         with_ = f"\nwith:{shown}" if shown else ""
         self._say(step, f"##[group]Run {uses}{with_}\n##[endgroup]")
-        return find(uses).run(context)
+        return find(uses, context).run(context)
 
     def _action_context(
-        self, step: Ready, env: dict[str, str], commands: StepCommands
+        self,
+        step: Ready,
+        machine: StepMachine,
+        serial: int,
+        env: dict[str, str],
+        commands: StepCommands,
     ) -> ActionContext:
-        def command(**given: object) -> Command:
+        def command(**given: Any) -> Command:
             return Command(
                 step=step.number,
                 on_command=commands.on_command,
-                timeout_ms=step.timeout_ms,
-                **given,  # type: ignore[arg-type]
+                timeout_ms=self._left_ms(),
+                **given,
             )
-
-        def run(wanted: Command) -> Ending:
-            self._workplace.start(wanted)
-            return self._workplace.wait()
 
         def clone(repository: str) -> Clone:
             found = self._tools.gateway.clone(self._assignment, repository)
             self._packer.masker.add(found.password)
             return found
 
-        github = self._contexts["github"]
+        github = machine.contexts["github"]
         return ActionContext(
             step=step,
+            serial=serial,
             env=env,
+            state=self._state.get(step.key, {}),
+            machine=machine,
             folders=self._workplace.folders,
             workplace=self._workplace,
             github=github if isinstance(github, dict) else {},
             masker=self._packer.masker,
             mirrors=self._tools.mirrors,
+            depot=self._tools.depot(self._assignment),
             clone=clone,
+            fetch=self._fetcher.source,
+            check=lambda: self._check(machine.root),
             say=lambda text: self._say(step, text),
-            run=run,
+            run=self._process,
+            ended=lambda ending: self._ended(step, ending),
+            run_steps=self._run_steps,
             command=command,
         )
+
+    def _check(self, root: StepMachine) -> None:
+        """End what the runner does itself in a step once its job or its time is over."""
+        self._look()
+        if root.interruption is not None:
+            raise ActionError("the job is being ended", "cancel.interrupted")
+        if self._deadline_ms is not None and self._left_ms() == 1:
+            raise ActionError("the step ran longer than its limit", "user.step_timeout")
+
+    def _process(self, wanted: Command) -> Ending:
+        self._workplace.start(wanted)
+        return self._workplace.wait()
+
+    def _plain_command(self, **given: Any) -> Command:
+        """Return a command of the job's set-up, before the first step."""
+        folders = self._workplace.folders
+        env = step_variables(self._base_environment(), {}, {}, ())
+        return Command(
+            step=0, on_command=lambda line: line, env=env, cwd=str(folders.workspace), **given
+        )
+
+    def _left_ms(self) -> int | None:
+        """Return what is left of the step's limit, which is one for all that it does."""
+        if self._deadline_ms is None:
+            return None
+        return max(1, self._deadline_ms - self._tools.clock.steady_ms())
 
     # ----------------------------------------------------------------- around both
 
     def _environment(
         self, step: Ready, machine: StepMachine, files: Mapping[str, str]
     ) -> dict[str, str]:
-        github, runner = self._contexts["github"], self._contexts["runner"]
+        github, runner = machine.contexts["github"], machine.contexts["runner"]
         defaults = default_variables(
             github if isinstance(github, dict) else {},
             runner if isinstance(runner, dict) else {},
             action=step.id or "__run",
         )
+        defaults |= file_variables(files)
+        return step_variables(self._base_environment(), step.env, defaults, machine.root.paths)
+
+    def _base_environment(self) -> dict[str, str]:
         places = self._workplace.folders.places
         user = self._workplace.folders.user
-        base = {
+        return {
             **self._tools.environment,
             "HOME": places.home,
             "TMPDIR": places.tmp,
             **({} if user is None else {"USER": user.name, "LOGNAME": user.name}),
         }
-        defaults |= file_variables(files)
-        return step_variables(base, step.env, defaults, machine.paths)
 
     def _with_effects(self, step: Ready, end: StepEnd, effects: Effects) -> StepEnd:
         for text in effects.warnings:
             self._say(step, f"##[warning]{text}")
+        for text in effects.issues:
+            self._say(step, f"##[error]{text}")
+        if effects.state:
+            self._state.setdefault(step.key, {}).update(effects.state)
         outcome, reason = end.outcome, end.reason
         for text in effects.errors:
             self._say(step, f"##[error]{text}")
@@ -219,6 +308,8 @@ class StepRunner:
         )
 
     def _report_start(self, step: Ready) -> None:
+        if step.depth > 0:
+            return  # a step within a step is none of its own
         now_ms = self._tools.clock.now_ms()
         name = step_name(step.name, self._packer.masker)
         record = self._reports.step_started(now_ms, number=step.number, name=name)

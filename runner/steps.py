@@ -7,7 +7,7 @@ own state) is given when the machine is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,7 +16,14 @@ from schemas.workflow.errors import ExpressionError
 from schemas.workflow.expressions import evaluate_condition, evaluate_template, evaluate_value
 from schemas.workflow.expressions.values import Value, to_number, to_string, truthy
 from schemas.workflow.plan import JobPlan, StepPlan
-from schemas.workflow.status import JobStatus, StepResult, StepScope, conclude_step, status_after
+from schemas.workflow.status import (
+    JobStatus,
+    StatusScope,
+    StepResult,
+    StepScope,
+    conclude_step,
+    status_after,
+)
 
 OUTPUT_BYTES_MAX = 64 * 1024
 _HIDDEN = "__"  # ids that the plan made up are in no context
@@ -26,20 +33,28 @@ HashFiles = Callable[[list[str]], str]
 
 
 @dataclass(frozen=True, slots=True)
-class PostStep:
-    """What an action wants run after the job's steps; the last one asked for runs first.
+class Hook:
+    """What an action wants run before the job's steps, or after them: the last one runs first.
 
-    `payload` is the action's own; the machine only carries it.
+    `payload` is the action's own, the machine only carries it; `key` is that of the step whose
+    hook it is, `own` the variables of that step alone.
     """
 
     name: str
     condition: str = "always()"
     payload: object = None
+    key: str = ""
+    own: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A step to run now, with everything evaluated; exactly one of `run` and `uses` is set."""
+    """A step to run now, with everything evaluated; one of `run`, `uses` and `hook` is set.
+
+    `env` is all that workflow, job and step say, `own` what the step (and the actions around it)
+    say alone. `key` tells steps apart, those inside composite actions too, which have their
+    caller's `number` and a `depth` above 0.
+    """
 
     number: int
     id: str
@@ -52,7 +67,10 @@ class Ready:
     inputs: Mapping[str, str] = field(default_factory=dict)
     continue_on_error: bool = False
     timeout_ms: int | None = None
-    post: PostStep | None = None
+    hook: Hook | None = None
+    own: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +106,7 @@ class StepEnd:
     outputs: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
-    posts: tuple[PostStep, ...] = ()
+    posts: tuple[Hook, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +121,7 @@ class OutputsTooLargeError(Exception):
     """A job's outputs are over the limit; write less to GITHUB_OUTPUT, or use an artifact."""
 
 
-Phase = Literal["main", "post"]
+Phase = Literal["pre", "main", "post"]
 
 
 class StepMachine:
@@ -124,12 +142,14 @@ class StepMachine:
         can't be evaluated.
         """
         self.job = job
+        self.root: StepMachine = self
+        self.overlay: dict[str, str] = {}
         self.status: JobStatus | None = None
         self.reason = ""
         self.interruption: Interruption | None = None
         self.steps: dict[str, Value] = {}
         self.paths: tuple[str, ...] = ()
-        self._hash_files = hash_files
+        self.hash_files = hash_files
         self._contexts: dict[str, Value] = {**contexts, "steps": self.steps}
         self.env: dict[str, str] = {}
         for variables in (env or {}, job.env):
@@ -138,11 +158,20 @@ class StepMachine:
         scope: dict[str, Value] = {**contexts, "env": {**self.env}}
         self._default_shell = _optional(defaults.shell, scope)
         self._default_directory = _optional(defaults.working_directory, scope)
-        self._posts: list[PostStep] = []
-        self._phase: Phase = "main"
+        self._pres: list[Hook] = []
+        self.posts: list[Hook] = []
+        self._phase: Phase = "pre"
         self._index = 0
         self._number = 0
         self._running: Ready | None = None
+        self._key = ""
+        self._depth = 0
+        self._step_number = 1
+
+    @property
+    def contexts(self) -> Mapping[str, Value]:
+        """The contexts of the steps, without `env`."""
+        return self._contexts
 
     # ----------------------------------------------------------------- what to do
 
@@ -150,24 +179,34 @@ class StepMachine:
         """Return the next step to run or to pass over, or the end."""
         if self._running is not None:
             raise RuntimeError("the step before has not finished")
+        if self._phase == "pre":
+            if self._pres:
+                self._number += 1
+                return self._hook_step(self._pres.pop(0))
+            self._phase = "main"
         if self._phase == "main":
             if self._index < len(self.job.steps):
                 step = self.job.steps[self._index]
                 self._index += 1
-                self._number += 1
+                self._number += self._step_number
                 return self._main_step(step)
             self._phase = "post"
-        if self._posts:
+        if self.posts:
             self._number += 1
-            return self._post_step(self._posts.pop())
+            return self._hook_step(self.posts.pop())
         return self._end()
 
+    def prepare(self, hooks: Sequence[Hook]) -> None:
+        """Run these before the first step."""
+        self._pres.extend(hooks)
+
     def _main_step(self, step: StepPlan) -> Next:
-        contexts = self._scope(dict(self.env))
+        now = self._variables_now()
+        contexts = self._scope(dict(now))
         shown = display_name(step)
         try:
             if not evaluate_condition(
-                step.condition, contexts, StepScope(self.status), hash_files=self._hash_files
+                step.condition, contexts, self._status_scope(), hash_files=self.hash_files
             ):
                 self._record(step.id, "skipped", "skipped", {})
                 return NotRun(self._number, step.id, shown, "skipped", "skipped")
@@ -175,11 +214,11 @@ class StepMachine:
             return self._unreadable(step, shown, error, continue_on_error=False)
         continue_on_error = False
         try:
-            env = {**self.env, **self._variables(step.env, scope=contexts)}
-            contexts = self._scope(dict(env))
+            own = self._variables(step.env, scope=contexts)
+            contexts = self._scope({**now, **own})
             shown = self._text(step.name, contexts) if step.name else shown
             continue_on_error = truthy(self._value(step.continue_on_error, contexts))
-            ready = self._ready(step, shown, env, contexts, continue_on_error=continue_on_error)
+            ready = self._ready(step, shown, own, contexts, continue_on_error=continue_on_error)
         except ExpressionError as error:
             return self._unreadable(step, shown, error, continue_on_error=continue_on_error)
         self._running = ready
@@ -189,7 +228,7 @@ class StepMachine:
         self,
         step: StepPlan,
         name: str,
-        env: dict[str, str],
+        own: dict[str, str],
         contexts: Mapping[str, Value],
         *,
         continue_on_error: bool,
@@ -209,23 +248,37 @@ class StepMachine:
             uses=step.uses,
             shell=shell if is_script else None,
             working_directory=directory if is_script else None,
-            env=env,
+            env={**self._variables_now(), **own},
             inputs=self._variables(step.with_, scope=contexts),
             continue_on_error=continue_on_error,
             timeout_ms=self._timeout_ms(step.timeout_minutes, contexts),
+            own={**self.overlay, **own},
+            key=f"{self._key}{self._index - 1}",
+            depth=self._depth,
         )
 
-    def _post_step(self, post: PostStep) -> Next:
-        contexts = self._scope(dict(self.env))
+    def _hook_step(self, hook: Hook) -> Next:
+        env = {**self.env, **hook.own}
         try:
-            holds = evaluate_condition(post.condition, contexts, StepScope(self.status))
+            holds = evaluate_condition(
+                hook.condition,
+                self._scope(dict(env)),
+                StepScope(self.status),
+                hash_files=self.hash_files,
+            )
         except ExpressionError as error:
             self._conclude("failure", reason="user.bad_expression")
-            return NotRun(self._number, "", post.name, "failure", "failure", str(error))
+            return NotRun(self._number, "", hook.name, "failure", "failure", str(error))
         if not holds:
-            return NotRun(self._number, "", post.name, "skipped", "skipped")
+            return NotRun(self._number, "", hook.name, "skipped", "skipped")
         self._running = Ready(
-            number=self._number, id="", name=post.name, env=dict(self.env), post=post
+            number=self._number,
+            id="",
+            name=hook.name,
+            env=env,
+            own=hook.own,
+            hook=hook,
+            key=hook.key,
         )
         return self._running
 
@@ -237,12 +290,13 @@ class StepMachine:
         if step is None:
             raise RuntimeError("no step is running")
         self._running = None
-        self.env.update(end.env)
+        root = self.root
+        root.env.update(end.env)
         for path in end.paths:
-            self.paths = (path, *(kept for kept in self.paths if kept != path))
-        self._posts.extend(end.posts)
+            root.paths = (path, *(kept for kept in root.paths if kept != path))
+        root.posts.extend(end.posts)
         conclusion = conclude_step(end.outcome, continue_on_error=step.continue_on_error)
-        if step.post is None:
+        if step.hook is None:
             self._record(step.id, end.outcome, conclusion, end.outputs)
         self._conclude(conclusion, reason=end.reason)
         return conclusion
@@ -272,8 +326,9 @@ class StepMachine:
     # ----------------------------------------------------------------- inside
 
     def _end(self) -> Ended:
-        if self.interruption is not None:
-            return Ended(self.interruption.conclusion, self.interruption.reason)
+        interruption = self.root.interruption
+        if interruption is not None:
+            return Ended(interruption.conclusion, interruption.reason)
         conclusion = Conclusion(self.status or "success")
         return Ended(conclusion, "" if conclusion is Conclusion.SUCCESS else self.reason)
 
@@ -304,16 +359,23 @@ class StepMachine:
         if self.status not in (before, "success"):
             self.reason = reason
 
+    def _variables_now(self) -> dict[str, str]:
+        return {**self.root.env, **self.overlay}
+
+    def _status_scope(self) -> StatusScope:
+        return StepScope(self.status)
+
     def _scope(self, env: dict[str, Value]) -> dict[str, Value]:
         job = self._contexts.get("job")
-        now: Value = {**(job if isinstance(job, dict) else {}), "status": self.status or "success"}
+        status = self.root.status or "success"
+        now: Value = {**(job if isinstance(job, dict) else {}), "status": status}
         return {**self._contexts, "env": env, "job": now}
 
     def _text(self, template: str, contexts: Mapping[str, Value]) -> str:
-        return evaluate_template(template, contexts, hash_files=self._hash_files)
+        return evaluate_template(template, contexts, hash_files=self.hash_files)
 
     def _value(self, template: Value, contexts: Mapping[str, Value]) -> Value:
-        return evaluate_value(template, contexts, hash_files=self._hash_files)
+        return evaluate_value(template, contexts, hash_files=self.hash_files)
 
     def _variables(
         self, variables: Mapping[str, Value], *, scope: Mapping[str, Value]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from infra.clock import Clock
 from infra.metrics import Meters
+from runner.actions.remote import RemoteActions
+from runner.depot import Depot
 from runner.environment import RunnerFacts
-from runner.gateway_client import GatewayClient
+from runner.gateway_client import Gateway
 from runner.identity import Identity
 from runner.mirrors import Mirrors
 from runner.spool import Spool
+from schemas.lanes import Assignment
+from schemas.workflow.expressions.values import Value
+
+OnSteps = Callable[[Assignment, Mapping[str, Value]], None]
+"""Is told an attempt's `steps` context, masked, after its last step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +28,12 @@ class Tools:
     clock: Clock
     identity: Identity
     spool: Spool
-    gateway: GatewayClient
+    gateway: Gateway
     mirrors: Mirrors
+    remote: RemoteActions
+    depot: Callable[[Assignment], Depot]
     meters: Meters
     facts: RunnerFacts
     environment: Mapping[str, str]
     hostname: str
+    on_steps: OnSteps | None = None

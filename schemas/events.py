@@ -477,6 +477,17 @@ class SecretsReleased(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactUploaded(Event):
+    """An attempt left an artifact; the object `uri` lists its pieces, `sha256` is the file's."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    uri: str
+    files: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogArchived(Event):
     """The attempt's whole log is in the object store; the index of it is here."""
 
@@ -598,6 +609,7 @@ KINDS: tuple[Kind, ...] = (
     AttemptLost,
     StaleReport,
     SecretsReleased,
+    ArtifactUploaded,
     LogArchived,
     RunnerJoined,
     RunnerLost,

@@ -40,8 +40,9 @@ class Assignment(LaneRecord):
     `job_json` is the JobPlan of `schemas.workflow.plan` as JSON; `contexts_json` an object with
     the contexts github (with `event` unless `payload_uri` names it), needs, matrix, strategy,
     inputs, vars, the workflow's `env`, and `secret_maps`: how callers of a reusable workflow hand
-    secrets on, the nearest first. `secrets` are names of the repository's. `events_partition`
-    is the cell to which reports go; `position` the offset of the assignment's cause in it.
+    secrets on, the nearest first (`schemas.workflow.secrets.secrets_inside`). `secrets` are names
+    of the repository's. `events_partition` is the cell to which reports go; `position` the offset
+    of the assignment's cause in it.
     """
 
     repository: str

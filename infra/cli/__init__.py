@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("infra.cli.commands:cancel", "Ask that a run end."),
     "approve": ("infra.cli.commands:approve", "Let a run start that waits for approval."),
     "lint": ("infra.cli.lint:lint", "Check workflow files; needs nothing that runs."),
+    "run-local": (
+        "infra.cli.local.command:run_local",
+        "Run workflows of a working tree here, without services.",
+    ),
     "eval": ("infra.cli.evaluate:evaluate", "Evaluate an expression in given contexts."),
     "config": ("infra.cli.config:config", "List every setting, its value and its meaning."),
     "completion": ("infra.cli.completion:completion", "Print a shell's completion script."),

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from infra.git import GitError, shown_url
+from infra.git import GitError, merge_message, shown_url
 from ingest.git_objects import Commit
 from ingest.mirrors import EMPTY, Mirror, UnreachableError
 from ingest.planner.context import github_json
@@ -287,7 +287,7 @@ def _merge_place(delivery: DeliveryReceived, target: Target, mirror: Mirror) -> 
         raise UnreachableError(f"the base branch {delivery.base_ref} does not exist")
     base = mirror.commit(base_sha, hint=f"refs/heads/{delivery.base_ref}")
     try:
-        merged = mirror.merge(base.oid, head.oid, f"Merge {head.oid} into {base.oid}")
+        merged = mirror.merge(base.oid, head.oid, merge_message(base.oid, head.oid))
     except GitError as error:
         raise UnreachableError(f"the merge commit could not be made: {error}") from error
     if merged is None:

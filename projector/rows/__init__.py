@@ -157,7 +157,14 @@ _HANDLERS: dict[type[e.Event], Callable[[At, Any], None]] = {
 
 #: Kinds that are in the audit trail only.
 TRAIL_ONLY: frozenset[type[e.Event]] = frozenset(
-    {e.WorkflowCalled, e.StaleReport, e.SecretsReleased, e.SchedulerStarted, e.DeadlinePassed}
+    {
+        e.WorkflowCalled,
+        e.StaleReport,
+        e.SecretsReleased,
+        e.ArtifactUploaded,
+        e.SchedulerStarted,
+        e.DeadlinePassed,
+    }
 )
 _BY_DELIVERY = frozenset(
     {e.DeliveryReceived, e.DeliveryPlanned, e.DeliveryIgnored, e.RunPlanned, e.RunRejected}

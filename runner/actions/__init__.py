@@ -1,7 +1,7 @@
 """What `uses:` can name: the registry of actions, and the contract of one.
 
-An action is built in (`checkout`) or, later, read from the workspace or fetched by commit; all
-come from `find`, so that the attempt knows no action by name.
+An action is built in, read from the workspace (`./path`), or fetched by commit; all come from
+`find`, so that the attempt knows no action by name.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from runner.composite_machine import CompositeMachine
+from runner.depot import Depot
 from runner.executors import Command, Workplace
 from runner.folders import JobFolders
 from runner.gateway_client import Clone
 from runner.masking import Masker
 from runner.mirrors import Mirrors
 from runner.pump import Ending
-from runner.steps import Ready, StepEnd
+from runner.steps import Ended, Ready, StepEnd, StepMachine
+from schemas.workflow.action_file import ActionPlan
 from schemas.workflow.expressions.values import Value
+
+_LOCAL = ("./", ".\\")
+_DOCKER = "docker://"
 
 
 class ActionError(Exception):
@@ -33,49 +39,109 @@ class ActionError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """An action that was read from a file: what it is, and where its folder is for the job.
+
+    `repository`, `ref` and `sha` are empty for one of the workspace.
+    """
+
+    uses: str
+    plan: ActionPlan
+    folder: str
+    repository: str = ""
+    ref: str = ""
+    sha: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActionContext:
     """What an action works with.
 
-    `run(argv, cwd, extra environment, descriptors)` starts a process as the job's user, its output
-    in the step's log; `clone` asks for a repository's URL and credential, just in time.
+    `run(command(...))` runs a process as the job's user, its output in the step's log, and
+    `ended` makes a StepEnd of that; `clone` asks for a repository's URL and credential, just in
+    time; `run_steps` runs a composite action's; `fetch` brings a remote action. What takes its
+    time without a process calls `check` now and then, which raises once the job is ended.
+    `serial` is a number of this step's own within the attempt, `state` what earlier stages of it
+    saved.
     """
 
     step: Ready
+    serial: int
     env: Mapping[str, str]
+    state: Mapping[str, str]
+    machine: StepMachine
     folders: JobFolders
     workplace: Workplace
     github: Mapping[str, Value]
     masker: Masker
     mirrors: Mirrors
+    depot: Depot
     clone: Callable[[str], Clone]
+    fetch: Callable[[str], Source]
+    check: Callable[[], None]
     say: Callable[[str], None]
     run: Callable[[Command], Ending]
+    ended: Callable[[Ending], StepEnd]
+    run_steps: Callable[[CompositeMachine], Ended]
     command: Callable[..., Command]
 
 
 class Action(Protocol):
-    """Something that a step can use."""
+    """Something that a step can use; the payload of a `Hook` is one too."""
 
     def run(self, context: ActionContext) -> StepEnd:
         """Do it. Raises ActionError; whatever processes raise goes through."""
         ...
 
-    def post(self, context: ActionContext, payload: object) -> StepEnd:
-        """Do what `run` asked for after the job's steps."""
-        ...
 
-
-def find(uses: str) -> Action:
-    """Return the action that `uses` names. Raises ActionError when there is none."""
+def built_in(uses: str) -> Action | None:
+    """Return the action that this runner brings along under that name, of whatever version."""
+    from runner.actions.artifacts import DownloadArtifact, UploadArtifact
+    from runner.actions.cache import Cache, RestoreCache, SaveCache
     from runner.actions.checkout import Checkout
 
-    name, _, _ = uses.partition("@")
-    built_in: dict[str, Callable[[], Action]] = {"actions/checkout": Checkout}
-    make = built_in.get(name.lower())
-    if make is None:
-        raise ActionError(
-            f"this runner can't run the action {uses!r}: built in are "
-            f"{', '.join(sorted(built_in))}; replace it by a `run` step",
-            reason="user.unsupported_action",
-        )
-    return make()
+    known: dict[str, Callable[[], Action]] = {
+        "actions/checkout": Checkout,
+        "actions/upload-artifact": UploadArtifact,
+        "actions/download-artifact": DownloadArtifact,
+        "actions/cache": Cache,
+        "actions/cache/restore": RestoreCache,
+        "actions/cache/save": SaveCache,
+    }
+    make = known.get(uses.partition("@")[0].lower())
+    return make() if make is not None else None
+
+
+def is_remote(uses: str) -> bool:
+    """Say whether `uses` names an action of another repository that is not built in."""
+    return not uses.startswith((*_LOCAL, _DOCKER)) and uses != "." and built_in(uses) is None
+
+
+def find(uses: str, context: ActionContext) -> Action:
+    """Return the action that `uses` names. Raises ActionError when there is none."""
+    from runner.actions.composite import Composite
+    from runner.actions.javascript import Javascript
+    from runner.actions.local import read_local
+
+    action = built_in(uses)
+    if action is not None:
+        return action
+    if uses.startswith(_DOCKER):
+        raise no_containers(uses)
+    source = context.fetch(uses) if is_remote(uses) else read_local(uses, context.folders)
+    match source.plan.using:
+        case "composite":
+            return Composite(source)
+        case "node":
+            return Javascript(source)
+        case _:
+            raise no_containers(uses)
+
+
+def no_containers(uses: str) -> ActionError:
+    """Return why an action that needs a container can't be run."""
+    return ActionError(
+        f"the action {uses!r} runs in a container, and this runner has no container engine: use "
+        "an action that runs on the machine (composite or node), or a `run` step",
+        reason="user.unsupported_action",
+    )

@@ -10,8 +10,9 @@ workspace that the repository's config includes, so that an artifact of the work
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from runner.actions import ActionContext, ActionError
@@ -64,7 +65,7 @@ class Checkout:
         clone = context.clone("" if own else wanted.repository)
         try:
             revision = _revision(context, wanted, clone, own=own)
-            mirror = context.mirrors.prepare(clone, revision.sha, everything=wanted.depth == 0)
+            mirror = _mirror(context, wanted, clone, revision, own=own)
         except MirrorError as error:
             raise ActionError(_without_credential(str(error), clone), "infra.git") from error
         serving = context.mirrors.serve(mirror)
@@ -73,10 +74,6 @@ class Checkout:
         finally:
             serving.close()
         return end
-
-    def post(self, context: ActionContext, payload: object) -> StepEnd:  # noqa: ARG002
-        """Nothing is left to do: workspace and credential go with the attempt."""
-        return StepEnd("success")
 
     def _in_workspace(
         self, context: ActionContext, wanted: Wanted, clone: Clone, revision: Revision, fd: int
@@ -123,7 +120,7 @@ class Checkout:
         Their git starts further ones, which read no settings from the environment but a file.
         """
         settings = {"safe.directory": "*", "protocol.file.allow": "always", **credentials}
-        path = context.folders.files / f"git-submodules-{context.step.number}.config"
+        path = context.folders.files / f"git-submodules-{context.serial}.config"
         context.folders.write(path, config_text(settings).encode())
         try:
             return context.run(
@@ -177,6 +174,30 @@ def _revision(context: ActionContext, wanted: Wanted, clone: Clone, *, own: bool
     if own and wanted.ref == sha and sha:
         return Revision(sha, "sha", sha)
     return context.mirrors.resolve(clone, wanted.ref)
+
+
+def _mirror(
+    context: ActionContext, wanted: Wanted, clone: Clone, revision: Revision, *, own: bool
+) -> Path:
+    """Return a mirror with the commit; that of a pull request is made, for no forge has it."""
+    everything = wanted.depth == 0
+    sides = _merged_sides(context.github) if own else None
+    if sides is None or revision.sha != _text(context.github, "sha"):
+        return context.mirrors.prepare(clone, revision.sha, everything=everything)
+    base, head = sides
+    if everything:
+        context.mirrors.prepare(clone, base, everything=True)
+    return context.mirrors.prepare_merge(clone, revision.sha, base, head)
+
+
+def _merged_sides(github: Mapping[str, Value]) -> tuple[str, str] | None:
+    """Return (base, head) of the pull request whose merge the run is about; None for others."""
+    ref, event = _text(github, "ref"), github.get("event")
+    pull = event.get("pull_request") if isinstance(event, dict) else None
+    if not (ref.startswith("refs/pull/") and ref.endswith("/merge") and isinstance(pull, dict)):
+        return None
+    base, head = (_text(pull.get(side) or {}, "sha") for side in ("base", "head"))
+    return (base, head) if base and head else None
 
 
 def checkout_script(wanted: Wanted, clone: Clone, revision: Revision) -> str:
@@ -239,7 +260,7 @@ git submodule -q update --init --force {depth} {recursive}
 
 def _persist(context: ActionContext, credentials: dict[str, str]) -> str:
     """Write the credential beside the workspace; returns what makes the repository use it."""
-    path = context.folders.files / f"git-credentials-{context.step.number}.config"
+    path = context.folders.files / f"git-credentials-{context.serial}.config"
     context.folders.write(path, config_text(credentials).encode())
     return f"git config --local include.path {shlex.quote(str(path))}\n"
 

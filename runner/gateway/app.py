@@ -36,17 +36,22 @@ _NAME_CHARACTERS_MAX = 300
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class SecretsRequest(BaseModel):
-    """Who asks, for what, and how far the fold must be to know."""
+class AttemptRequest(BaseModel):
+    """Who asks, and how far the fold must be to know."""
 
     job_id: str = Field(max_length=_NAME_CHARACTERS_MAX)
     attempt: int = Field(ge=1)
     runner_id: str = Field(max_length=_NAME_CHARACTERS_MAX)
     boot_id: str = Field(max_length=_NAME_CHARACTERS_MAX)
+    position: int = Field(ge=-1)
+
+
+class SecretsRequest(AttemptRequest):
+    """Who asks, and for what."""
+
     names: list[Annotated[str, Field(max_length=_NAME_CHARACTERS_MAX)]] = Field(
         max_length=NAMES_MAX
     )
-    position: int = Field(ge=-1)
 
 
 class ProblemError(Exception):
@@ -95,7 +100,7 @@ def make_app(means: Means) -> FastAPI:
 
     @app.post("/v1/secrets", dependencies=[Depends(runner_only)])
     async def secrets(body: SecretsRequest) -> JSONResponse:
-        lease = await asyncio.to_thread(_lease, means, body)
+        lease = await asyncio.to_thread(live_lease, means, body)
         names = tuple(body.names)
         return await asyncio.to_thread(_answer, means, lease, names, next(numbers))
 
@@ -106,6 +111,9 @@ def make_app(means: Means) -> FastAPI:
         data = await asyncio.to_thread(_payload, means, sha256)
         return Response(data, media_type="application/json")
 
+    from runner.gateway.routes_depot import add_depot
+
+    add_depot(app, means, Depends(runner_only))
     _add_health(app, means)
     return app
 
@@ -156,7 +164,7 @@ def readiness(means: Means) -> dict[str, Any]:
     return {"service": "gateway", "status": status, "lag": follower.lag()}
 
 
-def _lease(means: Means, body: SecretsRequest) -> Lease:
+def live_lease(means: Means, body: AttemptRequest) -> Lease:
     """Return the live lease of who asks. Raises ProblemError."""
     if means.follower.failed is not None:
         raise ProblemError(503, "Unavailable", "the gateway can't follow the log; see its own log")
@@ -190,7 +198,7 @@ def _answer(means: Means, lease: Lease, names: tuple[str, ...], number: int) -> 
     record = released(answer, lease, means.clock, number=number)
     # no secret leaves before the fact that it did is durable
     try:
-        _append(means, replace(record, partition=cell_of(lease.repository, means.cells)))
+        append_fact(means, replace(record, partition=cell_of(lease.repository, means.cells)))
     except LogError as error:
         raise ProblemError(503, "Log away", f"the release can't be recorded: {error}") from error
     means.meters.count(SECRETS_RELEASED, "released" if answer.secrets else "refused")
@@ -204,7 +212,8 @@ def _answer(means: Means, lease: Lease, names: tuple[str, ...], number: int) -> 
     )
 
 
-def _append(means: Means, record: Append) -> None:
+def append_fact(means: Means, record: Append) -> None:
+    """Append a fact and wait until it is durable. Raises LogError."""
     means.writer.append_all([record], timeout_ms=ACK_MS_MAX)
 
 

@@ -18,7 +18,7 @@ _SYNCHRONIZE = "synchronize"
 IRRELEVANT = frozenset(
     kind.__name__
     for kind in (
-        e.StepStarted, e.StepFinished, e.LogArchived, e.SecretsReleased,
+        e.StepStarted, e.StepFinished, e.LogArchived, e.SecretsReleased, e.ArtifactUploaded,
     )
 )  # fmt: skip
 

@@ -645,6 +645,7 @@ EVOLVERS: dict[type[e.Event], Evolver] = {
     e.AttemptLost: _attempt_lost,
     e.StaleReport: _nothing,
     e.SecretsReleased: _nothing,
+    e.ArtifactUploaded: _nothing,
     e.LogArchived: _nothing,
     e.RunnerJoined: _runner_joined,
     e.RunnerLost: _runner_gone,

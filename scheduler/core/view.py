@@ -18,7 +18,7 @@ from schemas.workflow.expressions import Value, evaluate_condition, evaluate_val
 from schemas.workflow.matrix import Leg, leg_name
 from schemas.workflow.plan import JobPlan, WorkflowPlan
 from schemas.workflow.plan_json import job_to_json, plan_from_json
-from schemas.workflow.secrets import repository_secret_names
+from schemas.workflow.secrets import mentioned_contexts, repository_secret_names
 from schemas.workflow.status import JobScope
 from schemas.workflow.strategy import Strategy, resolve_strategy
 from schemas.workflow.triggers import resolve_inputs
@@ -364,17 +364,24 @@ class RunView:
             self._github_json = f"{base.removesuffix('null}')}{payload}}}"
         contexts: dict[str, Any] = self._own_contexts(state, run, job)
         contexts["env"] = self.plan.workflow_env(self.jobs[job.key])
-        contexts["secret_maps"] = self._secret_maps(job.key)
+        contexts["secret_maps"] = self._secret_maps(state, run, job)
         return f'{{"github":{self._github_json},{_dumps(contexts)[1:]}'
 
-    def _secret_maps(self, key: str) -> list[Value]:
-        """Return how callers hand secrets on, the nearest first: "inherit", or name to template."""
+    def _secret_maps(self, state: State, run: Run, job: Job) -> list[Value]:
+        """Return how callers hand secrets on, the nearest first; see `secrets_inside`."""
         maps: list[Value] = []
-        parent = self.jobs[key].parent
-        while parent is not None:
-            given = self.jobs[parent].secrets
-            maps.append(given if isinstance(given, str) else {**(given or {})})
-            parent = self.jobs[parent].parent
+        caller = state.jobs.get(job.caller)
+        while caller is not None:
+            given = self.jobs[caller.key].secrets
+            if isinstance(given, str):
+                maps.append(given)
+            else:
+                values: Value = {**(given or {})}
+                read = mentioned_contexts(values) - {"secrets", "github"}
+                known = self._own_contexts(state, run, caller) if read else {}
+                contexts: Value = {name: known.get(name) for name in sorted(read)}
+                maps.append({"values": values, "contexts": contexts})
+            caller = state.jobs.get(caller.caller)
         return maps
 
 

@@ -38,6 +38,8 @@ _BASE = "github inputs vars"
 _NEEDS = f"{_BASE} needs"
 _JOB = f"{_NEEDS} strategy matrix"
 _STEP = f"{_JOB} secrets steps job runner env"
+_ACTION = "github strategy matrix job runner"
+_COMPOSITE = f"{_ACTION} inputs steps env"
 _HASH = "hashfiles"
 
 _ROWS: tuple[tuple[str, str, str], ...] = (
@@ -74,6 +76,19 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("jobs.<job_id>.with.<with_id>", _JOB, ""),
     ("on.workflow_call.inputs.<inputs_id>.default", _BASE, ""),
     ("on.workflow_call.outputs.<output_id>.value", f"{_BASE} jobs", ""),
+    # in an action's own file
+    ("inputs.default", _ACTION, _HASH),
+    ("outputs.value", _COMPOSITE, ""),
+    ("runs.if", _COMPOSITE, f"status {_HASH}"),
+    ("runs.steps.continue-on-error", _COMPOSITE, _HASH),
+    ("runs.steps.env", _COMPOSITE, _HASH),
+    ("runs.steps.if", _COMPOSITE, f"status {_HASH}"),
+    ("runs.steps.name", _COMPOSITE, _HASH),
+    ("runs.steps.run", _COMPOSITE, _HASH),
+    ("runs.steps.shell", _COMPOSITE, _HASH),
+    ("runs.steps.timeout-minutes", _COMPOSITE, _HASH),
+    ("runs.steps.with", _COMPOSITE, _HASH),
+    ("runs.steps.working-directory", _COMPOSITE, _HASH),
 )
 
 

@@ -1,13 +1,19 @@
-"""Which secrets a job can read: the names written in its templates."""
+"""Which secrets a job can read, and what callers of reusable workflows make of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 
 from schemas.workflow.errors import ExpressionError
 from schemas.workflow.expressions.parser import Expression
-from schemas.workflow.expressions.template import OPEN, condition_expressions, parse_template
+from schemas.workflow.expressions.template import (
+    OPEN,
+    condition_expressions,
+    evaluate_value,
+    parse_template,
+)
+from schemas.workflow.expressions.values import Value, to_string
 from schemas.workflow.plan import JobPlan, WorkflowPlan
 
 ALL_SECRETS = "*"
@@ -43,6 +49,35 @@ def repository_secret_names(plan: WorkflowPlan, job: JobPlan) -> tuple[str, ...]
         names = _handed_on(caller, names)
         parent = caller.parent
     return tuple(sorted(names))
+
+
+def mentioned_contexts(value: Value) -> frozenset[str]:
+    """The names of the contexts that the templates in a value read."""
+    return frozenset(name for expression in _expressions(value) for name in expression.contexts)
+
+
+def secrets_inside(
+    released: Mapping[str, str], maps: Sequence[Value], github: Value
+) -> dict[str, str]:
+    """The `secrets` of a job of a called workflow, from the repository's.
+
+    `maps` says how its callers hand them on, the nearest first: "inherit", or `{values, contexts}`
+    with templates and what they read beside `secrets` and `github`. The token of the job is always
+    there, and an empty value is no secret. Raises ExpressionError.
+    """
+    found = dict(released)
+    for given in reversed(maps):
+        if not isinstance(given, dict):
+            continue  # inherit
+        own = given.get("contexts")
+        secrets: Value = {**found}
+        contexts = {**(own if isinstance(own, dict) else {}), "github": github, "secrets": secrets}
+        values = evaluate_value(given.get("values") or {}, contexts)
+        inside = values if isinstance(values, dict) else {}
+        token = {TOKEN_SECRET: found[TOKEN_SECRET]} if TOKEN_SECRET in found else {}
+        texts = {name.upper(): to_string(value) for name, value in inside.items()}
+        found = {**token, **{name: text for name, text in texts.items() if text}}
+    return found
 
 
 def _handed_on(caller: JobPlan, names: set[str]) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance import commands, expressions, filters, webhooks, workflows
+from tests.conformance import commands, expressions, filters, runs, webhooks, workflows
 from tests.conformance.cases import CaseSet, Outcome
 
 
@@ -36,5 +36,6 @@ SETS: tuple[NamedSet, ...] = (
     NamedSet("workflows_valid", "workflows_valid", workflows.run_valid),
     NamedSet("workflows_valid/templates", "workflows_valid", workflows.run_templates),
     NamedSet("workflows_invalid", "workflows_invalid", workflows.run_invalid),
+    NamedSet("runs", "runs", runs.run_local),
     NamedSet("webhooks", "webhooks/index.jsonl", webhooks.run_webhooks),
 )

@@ -338,3 +338,28 @@ class TestKafkaLog(LogContract):
     def harness(self, kafka: str) -> Harness:
         """Return a topic on a real broker."""
         return KafkaHarness(kafka)
+
+
+def test_a_memory_log_that_waits_wakes_its_readers_with_whole_transactions() -> None:
+    """A reader in another thread returns with the append, long before its time is over."""
+    log = MemoryLog(waits=True)
+    found: list[Record] = []
+    reader = log.reader()
+    reader.assign({("a", 0): 0, ("b", 0): 0})
+    thread = threading.Thread(
+        target=lambda: found.extend(reader.read(timeout_ms=TIMEOUT_MS, records_max=10))
+    )
+    thread.start()
+    records = [Append("a", 0, b"k", b"1"), Append("b", 0, b"k", b"2")]
+    log.transactional_writer("owner").transact(records)
+    thread.join(TIMEOUT_MS / 1000)
+
+    assert [record.value for record in found] == [b"1", b"2"]
+
+
+def test_a_memory_log_for_one_thread_never_waits() -> None:
+    """What simulations play in one thread would stand still otherwise."""
+    reader = MemoryLog().reader()
+    reader.assign({("a", 0): 0})
+
+    assert reader.read(timeout_ms=TIMEOUT_MS, records_max=1) == []

@@ -91,16 +91,21 @@ class GitRepo:
         return self._git(*arguments)
 
     def _git(self, *arguments: str, at: Path | None = None, check: bool = True) -> str:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=at or self.work,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert not check or done.returncode == 0, done.stderr
-        return done.stdout
+        return git(at or self.work, *arguments, check=check)
+
+
+def git(at: Path, *arguments: str, check: bool = True) -> str:
+    """Run git in a folder as Ada, with no settings but the folder's; returns what it wrote."""
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=at,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _environment() -> dict[str, str]:

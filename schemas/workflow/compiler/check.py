@@ -57,6 +57,8 @@ class Check:
     problems: list[Problem] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     step: int | None = None
+    #: Before the key of a step's field in `AVAILABILITY`: a job's steps, or a composite action's.
+    steps_row: str = "jobs.<job_id>.steps."
     _line_starts: list[int] = field(default_factory=list)
 
     def report(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from schemas.workflow.compiler.check import Check, Field
+from schemas.workflow.contexts import AVAILABILITY
 from schemas.workflow.expressions.template import OPEN
 from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import StepPlan
@@ -15,7 +16,6 @@ from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode
 _COMMON = frozenset({"id", "if", "name", "env", "continue-on-error", "timeout-minutes"})
 RUN_KEYS = _COMMON | {"run", "shell", "working-directory"}
 USES_KEYS = _COMMON | {"uses", "with"}
-_ROW = "jobs.<job_id>.steps."
 ACTION = re.compile(r"[^/@\s]+/[^/@\s]+(?:/[^@\s]*)?@\S+\Z")
 _OTHER_THAN_ID = re.compile(r"[^A-Za-z0-9_-]")
 _ID_CHARACTERS_MAX = 100
@@ -85,20 +85,23 @@ def _read_step(
 
 
 def _plan(check: Check, node: Node, step_id: str, fields: dict[str, Field], made: _Ids) -> StepPlan:
-    get = fields.get
+    get, row = fields.get, check.steps_row
     run = uses = name = shell = directory = condition = None
     if entry := get("run"):
-        run = check.text_of(entry[1], "run", key=_ROW + "run")
+        run = check.text_of(entry[1], "run", key=row + "run")
     if entry := get("uses"):
         uses = _uses(check, entry[1])
     if entry := get("name"):
-        name = check.text_of(entry[1], "name", key=_ROW + "name")
+        name = check.text_of(entry[1], "name", key=row + "name")
     if entry := get("shell"):
-        shell = read_shell(check, entry[1], None)
+        # a job's step has a shell of its own choice, an action may take it from an input
+        shell = read_shell(
+            check, entry[1], row + "shell" if row + "shell" in AVAILABILITY else None
+        )
     if entry := get("working-directory"):
-        directory = check.text_of(entry[1], "working-directory", key=_ROW + "working-directory")
+        directory = check.text_of(entry[1], "working-directory", key=row + "working-directory")
     if entry := get("if"):
-        condition = check.condition(entry[1], "if", key=_ROW + "if")
+        condition = check.condition(entry[1], "if", key=row + "if")
     return StepPlan(
         id=step_id or made.make(uses),
         name=name,
@@ -110,11 +113,11 @@ def _plan(check: Check, node: Node, step_id: str, fields: dict[str, Field], made
         shell=shell,
         working_directory=directory,
         continue_on_error=check.boolean(
-            entry[1], "continue-on-error", key=_ROW + "continue-on-error"
+            entry[1], "continue-on-error", key=row + "continue-on-error"
         )
         if (entry := get("continue-on-error"))
         else False,
-        timeout_minutes=read_timeout(check, get("timeout-minutes"), _ROW + "timeout-minutes"),
+        timeout_minutes=read_timeout(check, get("timeout-minutes"), row + "timeout-minutes"),
         line=node.line,
     )
 
@@ -122,7 +125,7 @@ def _plan(check: Check, node: Node, step_id: str, fields: dict[str, Field], made
 def _texts(check: Check, entry: Field | None, name: str) -> dict[str, Value]:
     if entry is None:
         return {}
-    return check.mapping_of_texts(entry[1], name, key=_ROW + name, whole=False)
+    return check.mapping_of_texts(entry[1], name, key=check.steps_row + name, whole=False)
 
 
 def read_timeout(check: Check, entry: Field | None, key: str) -> Value:

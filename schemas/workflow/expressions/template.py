@@ -166,7 +166,8 @@ def evaluate_value(
     """A value with all templates in it evaluated, keys included.
 
     A string that is exactly one `${{ }}` becomes the value with its type. The key
-    `${{ insert }}` is replaced by the entries of its value, which must be an object.
+    `${{ insert }}` is replaced by the entries of its value, which must be an object. An item of a
+    list that is one `${{ }}` with a list as its value is replaced by the items of that list.
     """
     if isinstance(value, str):
         if OPEN not in value:
@@ -176,22 +177,29 @@ def evaluate_value(
             return evaluate(single, contexts, status=status, hash_files=hash_files)
         return evaluate_template(value, contexts, status=status, hash_files=hash_files)
     if isinstance(value, list):
-        return [
-            evaluate_value(item, contexts, status=status, hash_files=hash_files) for item in value
+        found = [
+            (item, evaluate_value(item, contexts, status=status, hash_files=hash_files))
+            for item in value
         ]
+        return [kept for item, result in found for kept in _items(item, result)]
     if isinstance(value, dict):
-        result: dict[str, Value] = {}
+        entries: dict[str, Value] = {}
         for key, item in value.items():
             inner = evaluate_value(item, contexts, status=status, hash_files=hash_files)
             if OPEN not in key:
-                result[key] = inner
+                entries[key] = inner
             elif parse_template(key).directive:
-                result.update(_inserted(inner))
+                entries.update(_inserted(inner))
             else:
                 name = evaluate_template(key, contexts, status=status, hash_files=hash_files)
-                result[name] = inner
-        return result
+                entries[name] = inner
+        return entries
     return value
+
+
+def _items(item: Value, result: Value) -> list[Value]:
+    """What stands in a list for an item that was evaluated."""
+    return result if isinstance(item, str) and isinstance(result, list) else [result]
 
 
 def _inserted(value: Value) -> dict[str, Value]:

@@ -10,10 +10,10 @@ import pytest
 
 from runner.steps import (
     Ended,
+    Hook,
     Interruption,
     NotRun,
     OutputsTooLargeError,
-    PostStep,
     Ready,
     StepEnd,
     StepMachine,
@@ -189,9 +189,9 @@ def test_post_steps_run_last_first_after_the_rest() -> None:
     """What actions ask for runs in reverse order, by its own condition."""
     subject = machine(step("a"), step("b"))
     subject.next()
-    subject.finished(StepEnd("success", posts=(PostStep("Post a"),)))
+    subject.finished(StepEnd("success", posts=(Hook("Post a"),)))
     subject.next()
-    subject.finished(StepEnd("failure", posts=(PostStep("Post b"), PostStep("No", "success()"))))
+    subject.finished(StepEnd("failure", posts=(Hook("Post b"), Hook("No", "success()"))))
     names = []
     while not isinstance(found := subject.next(), Ended):
         names.append((found.name, type(found).__name__))

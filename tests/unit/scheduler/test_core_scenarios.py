@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -431,6 +432,30 @@ def test_a_called_workflow_runs_in_its_caller_s_place() -> None:
     driver.finish("deploy.ship", host="moon.example")
     assert '"outputs":{"url":"https://moon.example"}' in driver.live()["tell"].contexts_json
     assert words(driver.finish("tell")) == ("RunFinished success",)
+
+
+def test_a_called_job_is_told_how_its_callers_hand_secrets_on() -> None:
+    """Each leg with what its own caller's templates read."""
+    driver = CellDriver()
+    driver.configure()
+    driver.join(labels=("linux",))
+    handing = "    secrets: {key: '${{ secrets.BASE }}-${{ matrix.where }}'}\n  tell:"
+    callee = {path: text.replace("workflow_call:", "workflow_call:\n    secrets: {key: }")
+              for path, text in CALLS.items()}  # fmt: skip
+    driver.push(CALLERS.replace("  tell:", handing), files=callee)
+    maps = [
+        json.loads(driver.live()[key].contexts_json)["secret_maps"]
+        for key in ("deploy.0.check", "deploy.1.check")
+    ]
+    assert maps == [
+        [
+            {
+                "values": {"key": "${{ secrets.BASE }}-${{ matrix.where }}"},
+                "contexts": {"matrix": {"where": where}},
+            }
+        ]
+        for where in ("moon", "mars")
+    ]
 
 
 def test_each_leg_of_a_matrix_of_calls_has_jobs_of_its_own() -> None:

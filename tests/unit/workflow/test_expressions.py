@@ -277,3 +277,10 @@ def test_references_name_the_property_where_it_is_written() -> None:
         ("secrets", None),
         ("secrets", None),
     ]
+
+
+def test_an_item_with_a_list_as_its_value_becomes_the_items_of_that_list() -> None:
+    """Only an item that is one expression: a list that is written as one stays one."""
+    value: Value = ["${{ env.deep.x }}", "${{ env.A }}", ["${{ env.deep.x }}"], "n${{ env.A }}"]
+
+    assert evaluate_value(value, CONTEXTS) == [10, 20, "1", [10, 20], "n1"]

@@ -8,10 +8,16 @@ import textwrap
 import pytest
 
 from schemas.workflow.compile import compile_workflow
+from schemas.workflow.expressions.values import Value
 from schemas.workflow.hashfiles import HashPatterns, combined_digest
 from schemas.workflow.plan import WorkflowPlan
 from schemas.workflow.plan_json import PlanFormatError, plan_from_json, plan_to_json
-from schemas.workflow.secrets import repository_secret_names, secret_names
+from schemas.workflow.secrets import (
+    mentioned_contexts,
+    repository_secret_names,
+    secret_names,
+    secrets_inside,
+)
 
 
 def compiled(text: str) -> WorkflowPlan:
@@ -150,3 +156,27 @@ def test_a_text_that_is_no_plan_is_refused(text: str) -> None:
     """With the language's own error."""
     with pytest.raises(PlanFormatError):
         plan_from_json(text)
+
+
+def test_a_called_workflow_has_the_secrets_that_its_callers_hand_on() -> None:
+    """Through two callers, one of which inherits; the job's token is always among them."""
+    released = {"OUT": "s3cret", "OTHER": "x", "GITHUB_TOKEN": "t0ken"}
+    outer: Value = {
+        "values": {"handed": "${{ secrets.out }}-${{ matrix.n }}", "fixed": "text"},
+        "contexts": {"matrix": {"n": 2.0}},
+    }
+
+    assert secrets_inside(released, [], {}) == released
+    assert secrets_inside(released, ["inherit"], {}) == released
+    assert secrets_inside(released, ["inherit", outer], {}) == {
+        "GITHUB_TOKEN": "t0ken",
+        "HANDED": "s3cret-2",
+        "FIXED": "text",
+    }
+    assert secrets_inside(released, [{"values": {}, "contexts": {}}], {}) == {
+        "GITHUB_TOKEN": "t0ken"
+    }
+    assert mentioned_contexts({"a": "${{ secrets.x }}${{ needs.b.outputs.c }}"}) == {
+        "secrets",
+        "needs",
+    }

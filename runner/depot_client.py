@@ -1,0 +1,67 @@
+"""The depot of an attempt through the gateway; see `runner.depot.Depot`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from runner.depot import DepotError, Entry
+from runner.gateway_client import GatewayClient, GatewayError
+from schemas.lanes import Assignment
+
+
+class GatewayDepot:
+    """Speaks for one attempt."""
+
+    def __init__(self, gateway: GatewayClient, assignment: Assignment) -> None:
+        """Ask the gateway as the attempt of `assignment`."""
+        self._gateway = gateway
+        self._assignment = assignment
+
+    def put_piece(self, data: bytes) -> str:
+        """Keep a piece."""
+        return str(self._asked("PUT", "/v1/pieces", data).get("sha256", ""))
+
+    def get_piece(self, sha256: str) -> bytes:
+        """Return a piece."""
+        return self._bytes("GET", f"/v1/pieces/{quote(sha256)}")
+
+    def save_artifact(self, entry: Entry, *, overwrite: bool, retention_days: int) -> Entry:
+        """Keep an artifact of the run."""
+        body = {**entry.to_json(), "overwrite": overwrite, "retention_days": retention_days}
+        return Entry.from_json(self._asked("POST", "/v1/artifacts", body))
+
+    def artifacts(self) -> list[Entry]:
+        """Return the artifacts of the run."""
+        found = self._asked("GET", "/v1/artifacts")
+        return [Entry.from_json(item) for item in found.get("items", [])]
+
+    def save_cache(self, entry: Entry, *, version: str, scope: str) -> bool:
+        """Keep a cache for a ref."""
+        body = {**entry.to_json(), "version": version, "scope": scope}
+        return bool(self._asked("POST", "/v1/caches", body).get("saved"))
+
+    def find_cache(
+        self, keys: Sequence[str], *, version: str, scopes: Sequence[str]
+    ) -> Entry | None:
+        """Return the cache that fits best."""
+        body = {"keys": list(keys), "version": version, "scopes": list(scopes)}
+        found = self._asked("POST", "/v1/caches/find", body).get("cache")
+        return Entry.from_json(found) if found is not None else None
+
+    def _asked(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        try:
+            found = json.loads(self._bytes(method, path, body))
+        except ValueError as error:
+            raise DepotError(f"the gateway's answer can't be read: {error}") from error
+        if not isinstance(found, dict):
+            raise DepotError("the gateway's answer is no object")
+        return found
+
+    def _bytes(self, method: str, path: str, body: Any = None) -> bytes:
+        try:
+            return self._gateway.ask(self._assignment, method, path, body)
+        except GatewayError as error:
+            raise DepotError(str(error)) from error
