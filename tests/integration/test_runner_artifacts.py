@@ -13,6 +13,7 @@ from schemas.lanes import Assignment
 from schemas.workflow.plan import StepPlan
 from tests.integration.runner_fixtures import driver, open_home
 from tests.integration.test_runner_gateway import Site, site
+from tests.support.eventually import eventually
 from tests.support.lanes import Log
 
 __all__ = ["driver", "open_home", "site"]
@@ -168,5 +169,8 @@ def test_only_a_live_attempt_reaches_the_depot(site: Site) -> None:
     attempt = {"Tailrace-Attempt": json.dumps(who)}
     bearer = {"Authorization": f"Bearer {token}"}
     assert status("/v1/artifacts", attempt) == 401
-    assert status("/v1/artifacts", {**attempt, **bearer}) == 409
+    eventually(
+        lambda: status("/v1/artifacts", {**attempt, **bearer}) == 409,
+        what="the gateway has read that the attempt is over",
+    )
     assert status(f"/v1/pieces/{'0' * 64}", {**attempt, **bearer}) == 409

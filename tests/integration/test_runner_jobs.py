@@ -221,10 +221,10 @@ def test_continue_on_error_and_step_timeout(driver: LaneDriver, boot: Heartbeat)
 
 def test_an_unknown_action_fails_by_name(driver: LaneDriver, boot: Heartbeat) -> None:
     """What can't be run is named."""
-    finished, log, _ = driver.run(boot, (StepPlan(id="__u", uses="acme/thing@v1"),))
+    finished, log, _ = driver.run(boot, (StepPlan(id="__u", uses="docker://alpine:3"),))
 
     assert (finished.conclusion, finished.reason) == ("failure", "user.unsupported_action")
-    assert any("acme/thing@v1" in line.text for line in log.lines())
+    assert any("docker://alpine:3" in line.text for line in log.lines())
 
 
 def test_outputs_over_the_limit_fail_the_job(driver: LaneDriver, boot: Heartbeat) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import zstandard
 
 from infra.clock import SystemClock
+from infra.embedded.ports import free_port
 from infra.kafka import Admin, KafkaReader, KafkaWriter
 from infra.log import Append
 from schemas import loglines, topics
@@ -363,6 +364,8 @@ def runner_process(driver: LaneDriver, home: Path, **settings: object) -> Iterat
         "TAILRACE_INSTANCE": runner_id,
         "TAILRACE_RUNNER_POOL": driver.pool,
         "TAILRACE_LOG_FORMAT": "text",
+        # nobody's, unless the test has a gateway: the usual port may be an installation's
+        "TAILRACE_GATEWAY_PORT": str(free_port()),
         **{f"TAILRACE_{name.upper()}": str(value) for name, value in settings.items()},
     }
     output = home / f"{runner_id}.log"
