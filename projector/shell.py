@@ -35,6 +35,10 @@ BATCH_RECORDS_MAX = 2_000
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 ROWS_AT_HAND_MAX = 50_000
 OVERLAP_FROM = 500
+#: Between such turns it rests: a transaction costs far more than one more row in it, and of a
+#: stream of events nobody sees each row by itself. One job's few events are never held up.
+PACE_FROM = 10
+PACE_MS = 50
 RETRY_MIN_MS = 50
 RETRY_MAX_MS = 2_000
 APPEND_TIMEOUT_MS = 30_000
@@ -121,7 +125,8 @@ class Projector:
             try:
                 if self._connection is None:
                     self._open()
-                self.turn()
+                if PACE_FROM <= self.turn() < OVERLAP_FROM:
+                    stop.wait(PACE_MS / 1000)
                 pause_ms = RETRY_MIN_MS
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 self.trouble = f"PostgreSQL does not answer: {str(error).strip()}"

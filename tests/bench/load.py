@@ -136,13 +136,25 @@ def events_of(stack: Stack, run_id: str) -> list[dict[str, Any]]:
 
 
 def cpu_seconds(stack: Stack) -> dict[str, float]:
-    """Return user and system seconds by process, those of ended children included."""
+    """Return user and system seconds by process, with its children, living and ended."""
+    import psutil
+
     found = {}
     for process in stack.status()["processes"]:
         if process.get("pid"):
-            fields = Path(f"/proc/{process['pid']}/stat").read_text().rpartition(")")[2].split()
-            found[process["name"]] = sum(int(n) for n in fields[11:15]) / _TICKS
+            # PostgreSQL works in children that live as long as their connections
+            living = psutil.Process(process["pid"]).children(recursive=True)
+            pids = [process["pid"], *(child.pid for child in living)]
+            found[process["name"]] = sum(_ticks(pid) for pid in pids) / _TICKS
     return found
+
+
+def _ticks(pid: int) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(n) for n in fields[11:15])
 
 
 def pss_mb(pid: int) -> float:
