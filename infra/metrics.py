@@ -7,6 +7,7 @@ naming.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -85,6 +86,9 @@ METRICS: tuple[Metric, ...] = tuple(
 )
 
 
+_registering = threading.Lock()
+
+
 class Meters:
     """Counts and measures; made where the process is wired and handed to what needs it."""
 
@@ -127,9 +131,15 @@ class Unmetered(Meters):
         """Do nothing."""
 
 
-@cache
 def _family(metric: Metric, registry: Any) -> Any:
     """Return the collector of a metric; one a registry, however many `Meters` there are."""
+    # two threads that count for the first time at once would register it twice, which raises
+    with _registering:
+        return _registered(metric, registry)
+
+
+@cache
+def _registered(metric: Metric, registry: Any) -> Any:
     import prometheus_client
 
     kind = getattr(prometheus_client, metric.instrument.capitalize())

@@ -8,9 +8,13 @@ server can leave them out; the few blobs that are workflows are fetched together
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 import re
+import shutil
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -280,7 +284,18 @@ class Mirror:
             return
         self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         form = [f"--object-format={object_format}"] if object_format else []
-        self._git.run(["init", "--quiet", "--bare", "--template=", *form, str(self._folder)])
+        # ingest and the planner may come at the same moment, and either may be killed: a mirror
+        # appears whole or not at all
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder.parent))
+        try:
+            self._git.run(["init", "--quiet", "--bare", "--template=", *form, str(fresh)])
+            (fresh / "objects" / "info").mkdir(exist_ok=True)
+            fresh.rename(self._folder)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
     def _object_format(self, source: Path) -> str:
         with suppress(OSError):
@@ -295,8 +310,11 @@ class Mirror:
             raise GitError(f"{objects}: a path that git can't borrow objects from")
         alternates = self._folder / "objects" / "info" / "alternates"
         if not alternates.exists() or alternates.read_text(encoding="utf-8") != line:
-            alternates.parent.mkdir(exist_ok=True)
-            alternates.write_text(line, encoding="utf-8")
+            alternates.parent.mkdir(parents=True, exist_ok=True)
+            # never half-written for the git that another process runs here
+            fresh = alternates.with_name(f"alternates.{os.getpid()}.{threading.get_ident()}")
+            fresh.write_text(line, encoding="utf-8")
+            fresh.replace(alternates)
             self.close()
 
     def _fetch(self, oid: str, hint: str) -> None:

@@ -358,17 +358,24 @@ class Boot:
     # ----------------------------------------------------------------- the slots
 
     def _serve_slot(self, seat: Seat) -> None:
+        """Run what comes. A slot that can't go on ends the boot: its jobs get another attempt.
+
+        Otherwise the heartbeat would go on to call a job running that nobody runs.
+        """
+        try:
+            self._run_attempts(seat)
+        except Exception as error:
+            logger.exception("slot %d failed", seat.number)
+            self._fail(error)
+
+    def _run_attempts(self, seat: Seat) -> None:
         guard = self._guards[seat.number] = self._nursery.guard()
         while (attempt := self._queue.get()) is not None:
             if guard.lost:
                 guard.close()
                 guard = self._guards[seat.number] = self._nursery.guard()
             self._meters.set(SLOTS_BUSY, len(self._attempts))
-            try:
-                attempt.run(guard, seat)
-            except Exception as error:
-                logger.exception("slot %d failed", seat.number)
-                self._fail(error)
+            attempt.run(guard, seat)
             with self._lock:
                 self._attempts.pop(attempt.key, None)
             self._meters.set(SLOTS_BUSY, len(self._attempts))

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +21,51 @@ _AT_ONCE = 2
 _FROM_PROCESS = frozenset({"out", "err"})
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A case with the run that it became, as `run-local --json` shows one; or why there is none."""
+
+    case: Case
+    run: dict[str, Any] | None
+    detail: str | None = None
+
+    def outcome(self) -> Outcome:
+        """Return what differs from the case's expectation."""
+        run = self.run
+        if self.detail is not None or run is None:
+            return Outcome(self.case["id"], self.detail or "no run")
+        return checked(self.case["id"], lambda: "; ".join(differences(self.case, run)) or None)
+
+
 def run_local(root: Path) -> Iterator[Outcome]:
     """Every case, some side by side, in the order of their names."""
-    folders = sorted(path.parent for path in (root / "runs").glob("*/expect.json"))
+    for ran in local_runs(root):
+        yield ran.outcome()
+
+
+def local_runs(root: Path) -> Iterator[Ran]:
+    """Run every case; the exit code of the command counts too."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(_outcome, folders)
+        yield from pool.map(_ran, case_folders(root))
 
 
-def _outcome(folder: Path) -> Outcome:
+def case_folders(root: Path) -> list[Path]:
+    """Return the folders of the cases by name."""
+    return sorted(path.parent for path in (root / "runs").glob("*/expect.json"))
+
+
+def _ran(folder: Path) -> Ran:
     case = json.loads((folder / "expect.json").read_text(encoding="utf-8"))
-    return checked(case["id"], lambda: _checked(case, folder))
-
-
-def _checked(case: Case, folder: Path) -> str | None:
-    with tempfile.TemporaryDirectory(prefix="tailrace-case-") as name:
-        tree = Path(name) / folder.name
-        shutil.copytree(folder / "repo", tree, symlinks=True)
-        run, exit_code = _run(case, tree)
-    if run is None:
-        return f"no run (exit code {exit_code})"
+    try:
+        with tempfile.TemporaryDirectory(prefix="tailrace-case-") as name:
+            tree = Path(name) / folder.name
+            shutil.copytree(folder / "repo", tree, symlinks=True)
+            run, exit_code = _run(case, tree)
+    except Exception as error:  # noqa: BLE001 -- one broken case must not hide the others
+        return Ran(case, None, f"{type(error).__name__}: {error}")
     expected_code = 0 if case["pass"] else 1
-    problems = [] if exit_code == expected_code else [f"exit code {exit_code}"]
-    return "; ".join([*problems, *differences(case, run)]) or None
+    wrong = f"exit code {exit_code}" if exit_code != expected_code or run is None else None
+    return Ran(case, run, wrong)
 
 
 def _run(case: Case, tree: Path) -> tuple[dict[str, Any] | None, int]:
@@ -127,6 +151,33 @@ def _context_differences(expected: dict[str, Any], actual: dict[str, Any]) -> It
             for field, value in fields.items():
                 if comparable(found.get(field)) != comparable(value):
                     yield f"steps.{step}.{field} of {job} is {found.get(field)!r}, not {value!r}"
+
+
+def observed(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be the same however a case was run: all but places, times, ids and logs."""
+    jobs = {
+        f"{job['job']} {json.dumps(job['matrix'], sort_keys=True)}": {
+            "conclusion": job["conclusion"],
+            "reason": job["reason"],
+            "outputs": job["outputs"],
+            "summary": job["summary"].strip(),
+            "annotations": [
+                [remark[key] for key in ("level", "title", "message", "path", "line", "step")]
+                for remark in job["annotations"]
+            ],
+            "steps": [
+                [step[key] or None for key in ("number", "name", *_STEP_ENDS)]
+                for step in job["steps"]
+            ],
+        }
+        for job in run["jobs"]
+    }
+    words = ("name", "workflow", "event", "conclusion", "job_conclusions", "called_workflow_jobs")
+    legs = _sorted(run["matrix_legs"])
+    return {**{word: run[word] for word in words}, "matrix_legs": legs, "jobs": jobs}
+
+
+_STEP_ENDS = ("outcome", "conclusion", "exit_code", "reason")
 
 
 def _sorted(legs: list[dict[str, Any]]) -> list[str]:

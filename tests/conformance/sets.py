@@ -1,4 +1,4 @@
-"""All sets by name. Sets that need running services register where those are built."""
+"""All sets by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance import commands, expressions, filters, runs, webhooks, workflows
+from tests.conformance import commands, expressions, filters, runs, services, webhooks, workflows
 from tests.conformance.cases import CaseSet, Outcome
 
 
@@ -24,6 +24,7 @@ class NamedSet:
             yield from self.run(root)
 
 
+SERVICES = "runs/services"
 SETS: tuple[NamedSet, ...] = (
     NamedSet("expressions/cases", "expressions/cases.jsonl", expressions.run_cases),
     NamedSet("expressions/if", "expressions/if.jsonl", expressions.run_conditions),
@@ -37,5 +38,6 @@ SETS: tuple[NamedSet, ...] = (
     NamedSet("workflows_valid/templates", "workflows_valid", workflows.run_templates),
     NamedSet("workflows_invalid", "workflows_invalid", workflows.run_invalid),
     NamedSet("runs", "runs", runs.run_local),
+    NamedSet(SERVICES, "runs", services.run_services),
     NamedSet("webhooks", "webhooks/index.jsonl", webhooks.run_webhooks),
 )

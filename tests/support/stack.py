@@ -66,9 +66,13 @@ class Stack:
     def client(self) -> Client:
         """The test's client of the public origin; for one thread, closed with the stack."""
         if self._client is None:
-            token = (self.home / "secrets" / "token").read_text().strip()
-            self._client = Client(self.record()["public_url"], token)
+            self._client = self.new_client()
         return self._client
+
+    def new_client(self) -> Client:
+        """Return another client of the public origin, for another thread; close it."""
+        token = (self.home / "secrets" / "token").read_text().strip()
+        return Client(self.record()["public_url"], token)
 
     def record(self) -> dict[str, Any]:
         """Return the addresses that the running system recorded."""

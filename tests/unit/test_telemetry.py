@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import prometheus_client
 import pytest
@@ -177,3 +179,31 @@ def test_meters_count_set_and_observe() -> None:
     assert value("tailrace_decisions_total", {"kind": "JobScheduled"}) == 3
     assert value("tailrace_runner_boots", {"pool": "default"}) == 4
     assert value("tailrace_plan_seconds_count") == 1
+
+
+def test_threads_that_count_for_the_first_time_at_once_share_a_collector() -> None:
+    """As the slots of a runner do with their first jobs; none of them may fail at it."""
+
+    class Slow(prometheus_client.CollectorRegistry):
+        """A registry in which two registrations meet unless somebody keeps them apart."""
+
+        def register(self, collector: Any) -> None:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.1)
+            super().register(collector)
+
+    meeting, registry, failed = threading.Barrier(2), Slow(), list[Exception]()
+
+    def count() -> None:
+        try:
+            Meters(registry).count(DECISIONS, "JobScheduled")
+        except Exception as error:  # noqa: BLE001 - looked at below
+            failed.append(error)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert registry.get_sample_value("tailrace_decisions_total", {"kind": "JobScheduled"}) == 4

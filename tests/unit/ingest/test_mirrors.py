@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -143,6 +145,28 @@ def test_a_merge_is_the_same_commit_in_a_blobless_mirror(
     assert merged is not None
     assert merged == here.merge(main, topic, "Merge")
     here.close()
+
+
+def test_a_mirror_that_several_make_at_once_is_whole_for_each(
+    tmp_path: Path, repo: GitRepo
+) -> None:
+    """Ingest and the planner both come when a repository is new; nobody sees half a mirror."""
+    head = repo.commit({"a": "1\n"})
+    origin = Origin(repository="l", clone_url=str(repo.bare), default_branch="main")
+
+    def read(home: Path, together: threading.Barrier) -> str:
+        mirror = Mirrors(home, Meters(), ManualClock()).fresh(origin)
+        together.wait()
+        found = mirror.commit(head).oid
+        mirror.close()
+        return found
+
+    for number in range(3):
+        together = threading.Barrier(8)
+        with ThreadPoolExecutor(8) as pool:
+            homes = [tmp_path / f"home-{number}"] * 8
+            assert list(pool.map(read, homes, [together] * 8)) == [head] * 8
+        [_] = (tmp_path / f"home-{number}" / "mirrors").iterdir()
 
 
 def test_refs_are_resolved_at_the_server(repo: GitRepo, mirror: Mirror) -> None:
