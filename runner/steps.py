@@ -205,6 +205,9 @@ class StepMachine:
         contexts = self._scope(dict(now))
         shown = display_name(step)
         try:
+            # The step's own variables come first: its condition may read them.
+            own = self._variables(step.env, scope=contexts)
+            contexts = self._scope({**now, **own})
             if not evaluate_condition(
                 step.condition, contexts, self._status_scope(), hash_files=self.hash_files
             ):
@@ -214,8 +217,6 @@ class StepMachine:
             return self._unreadable(step, shown, error, continue_on_error=False)
         continue_on_error = False
         try:
-            own = self._variables(step.env, scope=contexts)
-            contexts = self._scope({**now, **own})
             shown = self._text(step.name, contexts) if step.name else shown
             continue_on_error = truthy(self._value(step.continue_on_error, contexts))
             ready = self._ready(step, shown, own, contexts, continue_on_error=continue_on_error)

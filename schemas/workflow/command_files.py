@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass, field
 
 from schemas.workflow.errors import LanguageError
@@ -9,6 +11,7 @@ from schemas.workflow.errors import LanguageError
 FILE_BYTES_MAX = 4 << 20
 SUMMARY_BYTES_MAX = 1 << 20
 ENTRIES_MAX = 10_000
+_LINE_ENDS = re.compile(r"[\r\n]+")
 # What would let a step change how later steps of others start.
 BLOCKED_VARIABLES = frozenset({"NODE_OPTIONS"})
 
@@ -75,8 +78,7 @@ def parse_environment(text: str | bytes) -> Entries:
 
 def parse_paths(text: str | bytes) -> tuple[str, ...]:
     """The folders of a GITHUB_PATH file, in the order in which they were added."""
-    lines = (line.removesuffix("\r") for line in _decoded(text).split("\n"))
-    return tuple(line for line in lines if line)
+    return tuple(line for line in _LINE_ENDS.split(_decoded(text)) if line)
 
 
 def prepended(search_path: tuple[str, ...], added: tuple[str, ...]) -> tuple[str, ...]:
@@ -93,8 +95,13 @@ def _decoded(text: str | bytes) -> str:
     if len(text) > FILE_BYTES_MAX:
         raise CommandFileError(f"the file has more than {FILE_BYTES_MAX} bytes")
     if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
+        text = text.decode(_encoding(text), "replace")
     return text.removeprefix("\ufeff")
+
+
+def _encoding(text: bytes) -> str:
+    """UTF-8, unless the first bytes say UTF-16, as Windows PowerShell writes."""
+    return "utf-16" if text.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8"
 
 
 def _line(content: str, position: int) -> tuple[str, int, bool]:

@@ -6,6 +6,7 @@ for later steps, records annotations. Nothing here touches the environment.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +18,8 @@ UNSECURE_COMMANDS = "ACTIONS_ALLOW_UNSECURE_COMMANDS"
 UNSECURE_TOKENS = "ACTIONS_ALLOW_UNSECURE_STOPCOMMAND_TOKENS"
 _ANNOTATION_LEVELS = frozenset({"error", "warning", "notice"})
 _ALWAYS_SHOWN = frozenset({"group", "endgroup", "debug", "stop-commands"})
+# Only these end a line of output; a separator of Unicode's belongs to the secret.
+_LINE_ENDS = re.compile(r"[\r\n]+")
 _NOT_TOKENS = frozenset({"pause-logging"})
 _DIGITS_MAX = 9
 # A shorter stop token would mask half of the log.
@@ -132,7 +135,7 @@ class CommandProcessor:
 
     def _add_mask(self, data: str) -> None:
         """Masks the whole text and each of its lines: output comes line by line."""
-        for text in (data, *data.splitlines()):
+        for text in (data, *_LINE_ENDS.split(data)):
             if text.strip() and text not in self.masks:
                 self.masks.append(text)
 
@@ -144,7 +147,7 @@ class CommandProcessor:
                 f"{UNSECURE_COMMANDS} to true where all output is trusted."
             )
         if command.name == "add-path":
-            if not command.data.strip():
+            if not command.data:
                 return "::add-path:: needs a folder"
             self.path = prepended(self.path, (command.data,))
             return None

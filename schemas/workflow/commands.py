@@ -5,7 +5,7 @@ Pure text to data; `command_processor` knows what the commands do.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 # Escapes are undone in this order: the percent sign last, or `%250A` would become a line break.
@@ -62,10 +62,8 @@ def parse_colons(line: str, known: Collection[str] = KNOWN_COMMANDS) -> Command 
     if name.lower() not in known:
         return None
     properties: dict[str, str] = {}
-    for item in written.strip().split(","):
-        key, _, value = item.partition("=")
-        if key and value:
-            properties[key.lower()] = _unescaped(value, _PROPERTY)
+    for key, value in _pairs(written.strip(), ","):
+        properties[key] = _unescaped(value, _PROPERTY)
     return Command(name.lower(), properties, _unescaped(text[end + 2 :], _DATA))
 
 
@@ -81,11 +79,17 @@ def parse_brackets(line: str, known: Collection[str] = KNOWN_COMMANDS) -> Comman
     if name.lower() not in known:
         return None
     properties: dict[str, str] = {}
-    for item in written.split(";"):
-        key, _, value = item.partition("=")
-        if key and value:
-            properties[key.lower()] = _unescaped(value, _BRACKETS)
+    for key, value in _pairs(written, ";"):
+        properties[key] = _unescaped(value, _BRACKETS)
     return Command(name.lower(), properties, _unescaped(line[end + 1 :], _BRACKETS))
+
+
+def _pairs(written: str, separator: str) -> Iterator[tuple[str, str]]:
+    """The properties as written. Equals signs in a row count as one, as the runner splits them."""
+    for item in written.split(separator):
+        key, _, value = item.lstrip("=").partition("=")
+        if key and (value := value.lstrip("=")):
+            yield key.lower(), value
 
 
 def _unescaped(text: str, escapes: tuple[tuple[str, str], ...]) -> str:

@@ -105,6 +105,8 @@ def _values(text: str, spec: _Field) -> frozenset[int]:
             if not (step_text.isascii() and step_text.isdigit() and int(step_text[:4]) > 0):
                 raise CronError(f"'{part}' has no step after '/' ({spec.name})")
             step = int(step_text[:4])
+            if step > spec.high:
+                raise CronError(f"the step of '{part}' is above {spec.high} ({spec.name})")
         low, dash, high = span.partition("-")
         if span == "*":
             first, last = spec.low, spec.high

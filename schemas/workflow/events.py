@@ -61,6 +61,7 @@ _PULL_REQUEST = (
     "review_request_removed",
     "auto_merge_enabled",
     "auto_merge_disabled",
+    "stacked",
 )
 _ISSUES = (
     "opened",
@@ -81,6 +82,8 @@ _ISSUES = (
     "demilestoned",
     "typed",
     "untyped",
+    "field_added",
+    "field_removed",
 )
 _DISCUSSION = (
     "created",

@@ -163,8 +163,9 @@ def selects(patterns: Iterable[str], name: str) -> bool:
 
 
 def matches_refs(patterns: Iterable[str], name: str) -> bool:
-    """Whether `branches:` or `tags:` lets a short ref name through."""
-    return selects(patterns, name)
+    """Whether `branches:` or `tags:` lets a short ref name through; no patterns filter nothing."""
+    known = tuple(patterns)
+    return not known or selects(known, name)
 
 
 def ignores_ref(patterns: Iterable[str], name: str) -> bool:
@@ -175,7 +176,7 @@ def ignores_ref(patterns: Iterable[str], name: str) -> bool:
 def matches_paths(patterns: Iterable[str], changed_paths: Iterable[str]) -> bool:
     """Whether `paths:` lets a change through: one selected path is enough."""
     known = tuple(patterns)
-    return any(selects(known, path) for path in changed_paths)
+    return not known or any(selects(known, path) for path in changed_paths)
 
 
 def ignores_paths(patterns: Iterable[str], changed_paths: Iterable[str]) -> bool:
@@ -253,7 +254,10 @@ class _Validator:
 
     def _escape(self, position: int) -> int:
         self.repeatable = True
-        if self.text[position + 1 : position + 2] in _ESCAPABLE and position + 1 < len(self.text):
+        escaped = self.text[position + 1 : position + 2]
+        if escaped and escaped in _ESCAPABLE:
+            if self.is_ref and escaped in "[?*":
+                self._add(f"no ref name contains '{escaped}'", position + 1, "warning")
             return position + 2
         if self.is_ref:
             self._add(

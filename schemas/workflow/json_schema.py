@@ -179,6 +179,7 @@ def _event(rule: EventRule) -> Schema:
     if rule.event == "workflow_dispatch":
         inputs = _nothing_or(_names(_any({"type": "null"}, _ref("dispatch-input"))))
         section = _object("workflow_dispatch", on.DISPATCH_KEYS, {"inputs": inputs})
+        section["additionalProperties"] = True
     elif rule.event == "workflow_call":
         section = _object("workflow_call", on.CALL_KEYS, _call())
     elif rule.keys:
@@ -212,13 +213,13 @@ def _call() -> dict[str, Schema]:
     output = _object(
         "output",
         on.OUTPUT_KEYS,
-        {"description": _ref("text"), "value": _FULL_TEXT},
+        {"description": _ref("text"), "value": _ref("text")},
         required=("value",),
     )
     return {
-        "inputs": _nothing_or(_names(_ref("call-input"))),
-        "secrets": _nothing_or(_names(_nothing_or(secret))),
-        "outputs": _nothing_or(_names(output)),
+        "inputs": _names(_ref("call-input")),
+        "secrets": _names(_nothing_or(secret)),
+        "outputs": _names(output),
     }
 
 
@@ -232,7 +233,7 @@ def _input(*, call: bool) -> Schema:
     }
     if call:
         return _object("input", keys, schemas, required=("type",))
-    schemas["options"] = _one_or_more(_FULL_TEXT, minItems=1)
+    schemas["options"] = {"type": "array", "items": _ref("text"), "minItems": 1}
     chooses = {"properties": {"type": {"const": "choice"}}, "required": ["type"]}
     return {
         **_object("input", keys, schemas),
@@ -286,13 +287,13 @@ def _either() -> dict[str, Schema]:
 
 
 def _job() -> Schema:
-    services = _any(_names(_any(_ref("text"), _ref("service"))), _ref("expression"))
+    services = _any(_names(_any(_FULL_TEXT, _ref("service"))), _ref("expression"))
     schemas = {
         **_either(),
         **_extensions(),
         "runs-on": _runs_on(),
         "timeout-minutes": _ref("number"),
-        "cancel-timeout-minutes": {},
+        "cancel-timeout-minutes": _ref("number"),
         "continue-on-error": _ref("boolean"),
         "container": _any(_ref("text"), _ref("container")),
         "services": services,
@@ -301,7 +302,7 @@ def _job() -> Schema:
         "outputs": _names(_ref("text")),
         "defaults": _ref("defaults"),
         "steps": {"type": "array", "items": _ref("step")},
-        "snapshot": {},
+        "snapshot": _snapshot(),
     }
     return _object("job", job.JOB_KEYS, schemas, required=("runs-on",))
 
@@ -329,16 +330,24 @@ def _environment() -> Schema:
     return _any(_TEXT, _object("environment", job.ENVIRONMENT_KEYS, schemas, required=("name",)))
 
 
+def _snapshot() -> Schema:
+    schemas = {"image-name": _FULL_TEXT, "version": _FULL_TEXT, "if": _ref("text")}
+    return _any(
+        _FULL_TEXT, _object("snapshot", job.SNAPSHOT_KEYS, schemas, required=("image-name",))
+    )
+
+
 def _image(section: str, keys: frozenset[str]) -> Schema:
+    credentials = _object(
+        "credentials", job.CREDENTIALS_KEYS, dict.fromkeys(job.CREDENTIALS_KEYS, _FULL_TEXT)
+    )
     schemas: dict[str, Schema] = {key: _ref("text") for key in keys}
     schemas |= {
         "image": _FULL_TEXT,
         "env": _ref("texts"),
-        "ports": {"type": "array", "items": _FULL_TEXT},
-        "volumes": {"type": "array", "items": _FULL_TEXT},
-        "credentials": _object(
-            "credentials", job.CREDENTIALS_KEYS, dict.fromkeys(job.CREDENTIALS_KEYS, _FULL_TEXT)
-        ),
+        "ports": _any({"type": "array", "items": _FULL_TEXT}, _ref("expression")),
+        "volumes": _any({"type": "array", "items": _FULL_TEXT}, _ref("expression")),
+        "credentials": _any(credentials, _ref("expression")),
     }
     return _object(section, keys, schemas, required=("image",))
 

@@ -109,6 +109,11 @@ KEYS: dict[str, dict[str, str]] = {
         "group": "A group of runners.",
         "labels": "The labels that a runner must have.",
     },
+    "snapshot": {
+        "image-name": "The image that GitHub would make.",
+        "version": "Its version.",
+        "if": "When it would be made.",
+    },
     "environment": {
         "name": "The environment's name.",
         "url": "Where the deployment is to be seen.",

@@ -222,7 +222,8 @@ def _check_names(
 
 def _check_inputs(unit: Unit, job: JobPlan, place: Node, plan: WorkflowPlan) -> None:
     declared = plan.on.call_inputs
-    required = {name: spec.required and spec.default is None for name, spec in declared.items()}
+    # As on GitHub: a default does not make up for a required input that is left out.
+    required = {name: spec.required for name, spec in declared.items()}
     _check_names(unit, job, place, "input", job.with_, required)
     by_name = {name.lower(): spec for name, spec in declared.items()}
     places = _entry_places(unit, job, "with")

@@ -14,7 +14,7 @@ from typing import Literal
 
 from schemas.workflow.contexts import AVAILABILITY, RESTRICTED_FUNCTIONS, Availability
 from schemas.workflow.errors import ExpressionError, Problem, located
-from schemas.workflow.expressions.functions import FUNCTIONS
+from schemas.workflow.expressions.functions import FUNCTIONS, STATUS_FUNCTIONS
 from schemas.workflow.expressions.nodes import Literal as LiteralNode
 from schemas.workflow.expressions.parser import Expression
 from schemas.workflow.expressions.template import (
@@ -201,6 +201,10 @@ class Check:
         template = self.parsed(node, node.value, what, key)
         return node.value if template is None or template.single is not None else None
 
+    def whole(self, node: Node, what: str, key: str) -> str | None:
+        """The text of a node that is one `${{ }}` in place of a list or a mapping."""
+        return self._whole(node, what, key) if isinstance(node, ScalarNode) else None
+
     def strings(
         self, node: Node, what: str, *, key: str | None = None, empty: bool = False
     ) -> tuple[str, ...]:
@@ -351,6 +355,8 @@ class Check:
                 self._contexts(node, text, part, row)
             if not (expression.functions & RESTRICTED_FUNCTIONS) <= row.functions:
                 self._functions(node, text, part, row)
+            if expression.has_status_function and row.key != "jobs.<job_id>.if":
+                self._operands(node, text, part, row)
 
     def _contexts(self, node: ScalarNode, text: str, part: Part, row: Availability) -> None:
         for reference in part.expression.references:
@@ -365,6 +371,22 @@ class Check:
                 hint=f"available here: {', '.join(sorted(row.contexts))}",
                 rule="context",
             )
+
+    def _operands(self, node: ScalarNode, text: str, part: Part, row: Availability) -> None:
+        """Only a job's status functions take names; a step's look at all steps before it."""
+        for use in part.expression.uses:
+            if use.operands and use.function in STATUS_FUNCTIONS and use.function in row.functions:
+                name = _spelt(part.expression, use.offset, len(use.function))
+                self.report(
+                    self.place(node, text, part.offset + use.offset),
+                    located(
+                        f"Too many parameters supplied: '{name}'", use.offset, part.expression.text
+                    ),
+                    hint=f"of one step: steps.<id>.outcome == '{use.function}'"
+                    if use.function in ("success", "failure")
+                    else None,
+                    rule="expression",
+                )
 
     def _functions(self, node: ScalarNode, text: str, part: Part, row: Availability) -> None:
         for use in part.expression.uses:

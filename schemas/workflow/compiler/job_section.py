@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, cast
 
-from schemas.workflow.compiler.check import INSERT_KEY, Check, Field
+from schemas.workflow.compiler.check import INSERT_KEY, Check, Field, shape
 from schemas.workflow.compiler.extensions import EXTENSION_KEYS, read_extensions
 from schemas.workflow.compiler.shared import (
     read_concurrency,
@@ -42,7 +42,9 @@ JOB_KEYS = (
 CALL_KEYS = _EITHER | {"uses", "with", "secrets"}
 CONTAINER_KEYS = frozenset({"image", "options", "env", "ports", "volumes", "credentials"})
 SERVICE_KEYS = CONTAINER_KEYS | {"entrypoint", "command"}
+GROUP_OWNERS = frozenset({"org", "organization", "ent", "enterprise"})
 RUNS_ON_KEYS = ("group", "labels")
+SNAPSHOT_KEYS = ("image-name", "version", "if")
 ENVIRONMENT_KEYS = ("name", "url", "deployment")
 CREDENTIALS_KEYS = ("username", "password")
 LOCAL_CALL = re.compile(r"\./[^@]+\.ya?ml\Z")
@@ -67,9 +69,27 @@ def read_job(
     if calls:
         what += ", which calls a workflow"
     found = check.fields(node, what, CALL_KEYS if calls else JOB_KEYS)
+    if "uses" in found:
+        _report_both(check, node, found["uses"][0])
     return _Job(check, job_id, found, node).plan(
         id_node.line, defaults, permissions, calls=bool(calls)
     )
+
+
+def _report_both(check: Check, node: MappingNode, uses: ScalarNode) -> None:
+    """Says at `uses` that the job has begun as one with steps: one of the two must go."""
+    for name_node, _ in node.entries:
+        if name_node is uses:
+            return
+        if name_node.text in ("runs-on", "steps"):
+            check.report(
+                uses,
+                "a job either runs steps or calls a workflow, and "
+                f"'{name_node.text}' stands before",
+                hint="put the call into a job of its own",
+                rule="jobs",
+            )
+            return
 
 
 class _Job:
@@ -99,6 +119,10 @@ class _Job:
             check.report(self.node, "Required property is missing: runs-on", rule="jobs")
         elif "steps" not in self.found:
             check.warn(self.node, f"the job '{self.job_id}' has no steps", rule="jobs")
+        if entry := get("cancel-timeout-minutes"):
+            check.number(entry[1], "cancel-timeout-minutes", key=_ROW + "timeout-minutes")
+        if entry := get("snapshot"):
+            self._snapshot(entry[1])
         env = (
             check.mapping_of_texts(entry[1], "env", key=_ROW + "env")
             if (entry := get("env"))
@@ -179,12 +203,24 @@ class _Job:
         found = check.fields(node, "runs-on", RUNS_ON_KEYS)
         value: dict[str, Value] = {}
         if "group" in found:
-            value["group"] = check.text_of(found["group"][1], "group", key=row, empty=False)
+            value["group"] = self._group(found["group"][1], row)
         if "labels" in found:
             value["labels"] = self._labels(found["labels"][1], "labels")
         if not node.entries:
             check.report(node, "runs-on must not be empty")
         return value
+
+    def _group(self, node: Node, row: str) -> str:
+        """A runner group, which may say whose it is: `org/name` or `enterprise/name`."""
+        group = self.check.text_of(node, "group", key=row, empty=False)
+        owner, slash, name = group.partition("/")
+        if slash and OPEN not in group and (owner not in GROUP_OWNERS or not name or "/" in name):
+            self.check.report(
+                node,
+                f"'{group}' names no runner group: before '/' only "
+                f"{', '.join(sorted(GROUP_OWNERS))} may stand",
+            )
+        return group
 
     def _labels(self, node: Node, what: str) -> Value:
         labels = self.check.strings(node, what, key=_ROW + "runs-on")
@@ -214,6 +250,21 @@ class _Job:
             else True,
         )
 
+    def _snapshot(self, node: Node) -> None:
+        """Of GitHub's hosted images: the shape is checked, and nothing is done."""
+        check = self.check
+        if not isinstance(node, MappingNode):
+            check.text_of(node, "snapshot", empty=False)
+            return
+        found = check.fields(node, "snapshot", SNAPSHOT_KEYS)
+        if "image-name" not in found:
+            check.report(node, "Required property is missing: image-name")
+        for name in ("image-name", "version"):
+            if name in found:
+                check.text_of(found[name][1], name, empty=False)
+        if "if" in found:
+            check.condition(found["if"][1], "if", key=_ROW + "snapshot.if")
+
     def _container(self) -> Value:
         entry = self.found.get("container")
         if entry is None:
@@ -224,7 +275,8 @@ class _Job:
         """A container by its image or by a mapping; the shapes inside are checked."""
         check = self.check
         if not isinstance(node, MappingNode):
-            return check.text_of(node, what, key=row) or None
+            # A job's empty container is none; a service must be something.
+            return check.text_of(node, what, key=row, empty=what == "container") or None
         value: dict[str, Value] = {}
         inner = row + ".<service_id>" if row.endswith("services") else row
         for name, (_, item) in check.fields(node, what, allowed).items():
@@ -235,9 +287,7 @@ class _Job:
             elif name == "credentials":
                 value[name] = self._credentials(item, f"{inner}.credentials")
             elif name in ("ports", "volumes"):
-                if not isinstance(item, SequenceNode):
-                    check.report(item, f"{name} must be a list")
-                value[name] = list(check.strings(item, name, key=row))
+                value[name] = self._list(item, name, row)
             else:
                 value[name] = check.text_of(item, name, key=row)
         if not value.get("image"):
@@ -245,7 +295,18 @@ class _Job:
             check.report(place, "Container image cannot be empty")
         return value
 
+    def _list(self, node: Node, what: str, row: str) -> Value:
+        """A list of texts, or one expression that gives it."""
+        if (whole := self.check.whole(node, what, row)) is not None:
+            return whole
+        if not isinstance(node, SequenceNode):
+            self.check.report(node, f"{what} must be a list, not {shape(node)}")
+            return []
+        return list(self.check.strings(node, what, key=row))
+
     def _credentials(self, node: Node, row: str) -> Value:
+        if (whole := self.check.whole(node, "credentials", row)) is not None:
+            return whole
         found = self.check.fields(node, "credentials", CREDENTIALS_KEYS)
         return {
             name: self.check.text_of(item, name, key=row, empty=False)

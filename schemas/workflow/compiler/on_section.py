@@ -216,18 +216,26 @@ class _Reader:
             )
 
     def _dispatch(self, node: Node) -> None:
-        found = self.check.fields(node, "on.workflow_dispatch", DISPATCH_KEYS)
-        if "inputs" in found and not _is_null(found["inputs"][1]):
-            self.dispatch_inputs = self._inputs(found["inputs"][1], call=False)
+        # GitHub overlooks other keys here, and nowhere else; they do nothing.
+        for name, name_node, value in self.check.pairs(node, "on.workflow_dispatch"):
+            if name not in DISPATCH_KEYS:
+                self.check.warn(
+                    name_node,
+                    f"'{name}' is not a key of on.workflow_dispatch and has no effect",
+                    hint=self.check.guess(name, DISPATCH_KEYS) or "",
+                    rule="unknown-key",
+                )
+            elif not _is_null(value):
+                self.dispatch_inputs = self._inputs(value, call=False)
 
     def _call(self, node: Node) -> None:
         check = self.check
         found = check.fields(node, "on.workflow_call", CALL_KEYS)
-        if "inputs" in found and not _is_null(found["inputs"][1]):
+        if "inputs" in found:
             self.call_inputs = self._inputs(found["inputs"][1], call=True)
-        if "secrets" in found and not _is_null(found["secrets"][1]):
+        if "secrets" in found:
             self._call_secrets(found["secrets"][1])
-        if "outputs" in found and not _is_null(found["outputs"][1]):
+        if "outputs" in found:
             self._call_outputs(found["outputs"][1])
 
     def _call_secrets(self, node: Node) -> None:
@@ -251,9 +259,7 @@ class _Reader:
             if "description" in spec:
                 check.text_of(spec["description"][1], "description")
             if "value" in spec:
-                self.call_outputs[name] = check.text_of(
-                    spec["value"][1], "value", key=_CALL_OUTPUT, empty=False
-                )
+                self.call_outputs[name] = check.text_of(spec["value"][1], "value", key=_CALL_OUTPUT)
             elif isinstance(value, MappingNode):
                 check.report(value, "Required property is missing: value")
 
@@ -280,7 +286,7 @@ class _Reader:
         default: Value = None
         if "default" in spec:
             default = self._default(kind, spec["default"][1], call=call)
-        options = check.strings(spec["options"][1], "options") if "options" in spec else ()
+        options = self._choices(spec["options"][1]) if "options" in spec else ()
         self._options(kind, node, spec, options, default)
         return InputPlan(
             type=cast("InputType", kind),
@@ -291,6 +297,13 @@ class _Reader:
             default=default,
             options=options,
         )
+
+    def _choices(self, node: Node) -> tuple[str, ...]:
+        """The options of a choice; an empty one stands for no choice."""
+        if not isinstance(node, SequenceNode):
+            self.check.report(node, "options must be a list", rule="inputs")
+            return ()
+        return self.check.strings(node, "options", empty=True)
 
     def _input_type(self, node: Node, types: tuple[str, ...]) -> str:
         name = self.check.text_of(node, "type")

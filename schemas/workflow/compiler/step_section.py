@@ -16,7 +16,8 @@ from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode
 _COMMON = frozenset({"id", "if", "name", "env", "continue-on-error", "timeout-minutes"})
 RUN_KEYS = _COMMON | {"run", "shell", "working-directory"}
 USES_KEYS = _COMMON | {"uses", "with"}
-ACTION = re.compile(r"[^/@\s]+/[^/@\s]+(?:/[^@\s]*)?@\S+\Z")
+# Blanks are odd, and GitHub lets them pass.
+ACTION = re.compile(r"[^/@]+/[^/@]+(?:/[^@]*)?@\S+\Z")
 _OTHER_THAN_ID = re.compile(r"[^A-Za-z0-9_-]")
 _ID_CHARACTERS_MAX = 100
 _KINDS_CACHED = 1024

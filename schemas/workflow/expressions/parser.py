@@ -43,6 +43,7 @@ class Use:
 
     function: str
     offset: int
+    operands: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -262,7 +263,7 @@ class _Parser:
                 f"'{token.text}'",
                 token,
             )
-        self.uses.append(Use(name, token.offset))
+        self.uses.append(Use(name, token.offset, len(operands)))
         return Call(name, function.run, operands)
 
     def _unexpected(self, token: Token) -> ExpressionError:

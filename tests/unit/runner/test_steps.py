@@ -161,6 +161,21 @@ def test_env_comes_from_workflow_job_step_and_earlier_steps() -> None:
     assert second.env["OWN"] == "file-n"
 
 
+def test_a_condition_reads_the_variables_of_its_own_step() -> None:
+    """They are evaluated first, so that a secret can be asked for by way of them."""
+    subject = machine(
+        step("a", condition="env.TOKEN != ''", env={"TOKEN": "${{ vars.none }}"}),
+        step("b", condition="env.TOKEN != ''", env={"TOKEN": "${{ github.sha }}x"}),
+        env={"TOKEN": "job"},
+    )
+
+    skipped, ready = subject.next(), subject.next()
+
+    assert isinstance(skipped, NotRun)
+    assert skipped.conclusion == "skipped"
+    assert isinstance(ready, Ready)
+
+
 def test_paths_go_in_front_the_last_first() -> None:
     """GITHUB_PATH entries are put before the others, none twice."""
     subject = machine(step("a"), step("b"))

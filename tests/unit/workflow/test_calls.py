@@ -135,6 +135,17 @@ def test_a_remote_workflow_is_read_at_its_ref() -> None:
     assert unread.plan.jobs[0].call is None
 
 
+def test_a_default_does_not_stand_in_for_a_required_input() -> None:
+    """GitHub refuses such a call, and the called file is warned of its useless default."""
+    called = CALLED.replace(
+        "{type: string, required: true}", "{type: string, required: true, default: a}"
+    )
+
+    found = messages(compiled(CALL + "    secrets: inherit\n", called=called))
+
+    assert found == ["main.yml:4:11: Input env is required, but not provided while calling"]
+
+
 CALL = "on: push\njobs:\n  a:\n    uses: ./.github/workflows/called.yml\n"
 
 

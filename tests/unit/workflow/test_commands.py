@@ -27,6 +27,11 @@ from schemas.workflow.commands import Command, escape_data, escape_property, par
         ("noise ##[group]name", Command("group", {}, "name")),
         ("::error line=,file=a::x", Command("error", {"file": "a"}, "x")),
         ("::group::a::b", Command("group", {}, "a::b")),
+        (
+            "::error file==a,=line=2,col=,title=b=c=::x",
+            Command("error", {"file": "a", "line": "2", "title": "b=c="}, "x"),
+        ),
+        ("##[error file==a;=line=2;title==]x", Command("error", {"file": "a", "line": "2"}, "x")),
         ("text ::debug::hi", None),
         ("::unknown::hi", None),
         ("::debug", None),
@@ -150,6 +155,16 @@ def test_a_file_has_values_and_blocks() -> None:
 
     assert parse_entries(text).values == {"a": "2", "b": "x=1\n\ny", "c": "\ufffd"}
     assert parse_entries("a=1\r\n").values == {"a": "1\r"}
+
+
+def test_a_file_in_utf_16_is_read_as_such() -> None:
+    """Windows PowerShell writes it so, with a byte order mark."""
+    assert parse_entries("a=1\nb=ä\n".encode("utf-16")).values == {"a": "1", "b": "ä"}
+
+
+def test_a_folder_a_line_however_lines_end() -> None:
+    """Also with a carriage return alone; empty lines are nothing."""
+    assert parse_paths("/a\r\n\n/b\r/c d\n") == ("/a", "/b", "/c d")
 
 
 def test_blocked_variables_are_left_out_with_a_word() -> None:

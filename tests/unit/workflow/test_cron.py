@@ -74,6 +74,8 @@ def test_a_date_that_never_comes_has_no_tick() -> None:
         ("5-1 * * * *", "runs backwards"),
         ("*/0 * * * *", "no step"),
         ("*/x * * * *", "no step"),
+        ("*/60 * * * *", "above 59"),
+        ("* * * * 1-5/7", "above 6"),
         ("a * * * *", "no value for the minute"),
         ("* * * sun *", "no value for the month"),
         ("1,,2 * * * *", "no value"),

@@ -39,6 +39,12 @@ def test_a_pattern_fits_these_names(pattern: str, fits: list[str], fits_not: lis
     assert [name for name in fits_not if matches_refs([pattern], name)] == []
 
 
+def test_no_patterns_filter_nothing() -> None:
+    """An empty list is like no list."""
+    assert matches_refs([], "main")
+    assert matches_paths([], [])
+
+
 def test_the_last_pattern_that_matches_decides() -> None:
     """A bang takes away, a later pattern gives back; only bangs match nothing."""
     patterns = ["releases/**", "!releases/**-alpha", "releases/x-alpha"]
@@ -83,7 +89,9 @@ def test_paths_need_one_match_and_ignored_paths_need_all() -> None:
         (r"a\d", False, []),
         ("./a", False, ["warning"]),
         (" a", False, ["error"]),
-        (r"\+\?", True, []),
+        (r"\+\!", True, []),
+        (r"\?\*\[", True, ["warning"] * 3),
+        (r"\?\*\[", False, []),
     ],
 )
 def test_a_pattern_is_judged(pattern: str, *, is_ref: bool, severities: list[str]) -> None:
