@@ -107,6 +107,21 @@ class Settings:
         derive=lambda values: f"file://{values['home'] / 'objects'}",
     )
 
+    artifact_retention_days: int = _setting(
+        "How long artifacts are kept, in days; `retention-days` of an upload may say less.",
+        default=90,
+        least=1,
+    )
+    cache_quota_mb: int = _setting(
+        "What the caches of a repository may have together, in MiB; the least recently used go "
+        "first.",
+        default=10_240,
+        least=1,
+    )
+    cache_unused_days: int = _setting(
+        "After how many days without use a cache is removed.", default=7, least=1
+    )
+
     # Addresses of the services
     public_host: str = _setting(
         "Address on which the public origin listens. Put a TLS proxy before it rather than "

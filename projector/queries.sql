@@ -96,6 +96,64 @@ FROM run r WHERE r.run_id = %(run_id)s
 SELECT json_build_object({{job_fields}}, 'repository', j.repository, 'as_of', {{as_of}})::text
 FROM job j WHERE j.job_id = %(job_id)s
 
+-- name: artifact_fields
+'artifact_id', t.artifact_id, 'run_id', t.run_id, 'repository', t.repository,
+'job_id', t.job_id, 'job', coalesce((SELECT j.name FROM job j WHERE j.job_id = t.job_id), ''),
+'attempt', t.attempt, 'name', t.name, 'size_bytes', t.size_bytes, 'files', t.files,
+'sha256', t.sha256, 'created_at', t.created_at, 'expires_at', nullif(t.expires_at, 0),
+'expired', t.expires_at > 0 AND t.expires_at <= %(now_ms)s,
+'url', %(origin)s || '/api/v1/artifacts/' || t.artifact_id,
+'download_url', %(origin)s || '/api/v1/artifacts/' || t.artifact_id || '/zip'
+
+-- name: run_artifacts
+SELECT json_build_object(
+    'items', coalesce((SELECT json_agg(json_build_object({{artifact_fields}})
+            ORDER BY t.name)
+        FROM artifact t WHERE t.run_id = r.run_id), '[]'),
+    'as_of', {{as_of}})::text
+FROM run r WHERE r.run_id = %(run_id)s
+
+-- name: artifact
+SELECT json_build_object({{artifact_fields}}, 'as_of', {{as_of}})::text
+FROM artifact t WHERE t.artifact_id = %(artifact_id)s
+
+-- name: artifact_place
+SELECT json_build_object('uri', t.uri, 'repository', t.repository, 'name', t.name,
+    'size_bytes', t.size_bytes, 'sha256', t.sha256, 'created_at', t.created_at,
+    'expires_at', t.expires_at)::text
+FROM artifact t WHERE t.artifact_id = %(artifact_id)s
+
+-- name: annotation_fields
+'run_id', n.run_id, 'job_id', n.job_id, 'job', j.name, 'attempt', n.attempt,
+'level', n.level, 'title', n.title, 'message', n.message, 'path', n.path,
+'line', n.line, 'end_line', n.end_line, 'column', n.col, 'end_column', n.end_col,
+'step', n.step, 'step_name', s.name
+
+-- name: run_annotations
+-- Of each job's live attempt, in the order of the jobs; what is worst comes first in a job.
+SELECT json_build_object(
+    'items', coalesce((SELECT json_agg(json_build_object({{annotation_fields}})
+            ORDER BY j.position, j.key, j.leg, j.job_id,
+                array_position(ARRAY['error', 'warning', 'notice'], n.level), n.ordinal)
+        FROM annotation n JOIN job j ON j.job_id = n.job_id AND j.live_attempt = n.attempt
+        LEFT JOIN step s ON s.job_id = n.job_id AND s.attempt = n.attempt AND s.number = n.step
+        WHERE n.run_id = r.run_id
+            AND (%(level)s::text IS NULL OR n.level = %(level)s)), '[]'),
+    'as_of', {{as_of}})::text
+FROM run r WHERE r.run_id = %(run_id)s
+
+-- name: attempt_groups
+SELECT json_build_object('items', coalesce((
+    SELECT json_agg(json_build_object('step', s.number, 'step_name', s.name,
+            'title', g.one->>'title', 'first_line', (g.one->>'first_line')::bigint,
+            'last_line', (g.one->>'first_line')::bigint + (g.one->>'lines')::bigint - 1,
+            'lines', (g.one->>'lines')::bigint) ORDER BY s.number, g.place)
+        FROM step s, jsonb_array_elements(s.groups) WITH ORDINALITY AS g(one, place)
+        WHERE s.job_id = a.job_id AND s.attempt = a.attempt
+            AND (%(step)s::bigint IS NULL OR s.number = %(step)s)), '[]'),
+    'as_of', {{as_of}})::text
+FROM attempt a WHERE a.job_id = %(job_id)s AND a.attempt = %(attempt)s
+
 -- name: event_fields
 'offset', e."offset", 'cell', e.cell, 'event_id', e.event_id, 'kind', e.kind,
 'occurred_at', e.occurred_at, 'caused_by', e.caused_by, 'delivery_id', e.delivery_id,

@@ -246,6 +246,7 @@ class Step(Row):
     finished_at: int | None = None
     first_line: int = 0
     lines: int = 0
+    groups: list[Any] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -268,6 +269,32 @@ class Annotation(Row):
     col: int = 0
     end_col: int = 0
     step: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Artifact(Row):
+    """The newest artifact of a name in a run; `slot` is the name's sha256.
+
+    Its bytes are in the object store; from `expires_at` on nobody gets them (0: never).
+    """
+
+    TABLE: ClassVar[str] = "artifact"
+    KEY: ClassVar[tuple[str, ...]] = ("run_id", "slot")
+
+    run_id: str
+    slot: str
+    artifact_id: str = ""
+    repository: str = ""
+    job_id: str = ""
+    attempt: int = 0
+    name: str = ""
+    size_bytes: int = 0
+    files: int = 0
+    sha256: str = ""
+    uri: str = ""
+    created_at: int = 0
+    expires_at: int = 0
+    changed_offset: int = -1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -357,6 +384,7 @@ ENTITIES: tuple[type[Row], ...] = (
     Attempt,
     Step,
     Annotation,
+    Artifact,
     LogSegment,
     Runner,
     Pool,

@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from projector.tables import TrailEntry
-from schemas.events import KINDS, Event
+from schemas.events import KINDS, Event, LogGroup
 
 TEXT_CHARS_MAX = 4096
 _COLUMNS = frozenset(column.name for column in fields(Event))
@@ -59,6 +59,8 @@ def _compact(value: Any) -> Any:
     if isinstance(value, str):
         return value if len(value) <= TEXT_CHARS_MAX else {"omitted_chars": len(value)}
     if isinstance(value, tuple):
+        if value and isinstance(value[0], LogGroup):
+            return {"omitted_items": len(value)}  # the step has them
         return [_compact(item) for item in value]
     if isinstance(value, dict):
         return {key: _compact(item) for key, item in value.items()}

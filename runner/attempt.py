@@ -250,6 +250,7 @@ class Attempt:
             first_line=first_line,
             lines=self._packer.lines - first_line,
             reason=end.reason,
+            groups=self._packer.groups.ended(step.number, self._packer.lines),
         )
         self._tools.spool.append(self._reports.step_finished(ended_ms, report))
 

@@ -1,57 +1,61 @@
 """An attempt's way to artifacts and caches: pieces of bytes, and entries that list them.
 
 A file of any size goes as pieces that are named by their sha256, so that a repeated upload costs
-what is new, and nobody holds a large file in memory.
+what is new, an interrupted one goes on where it was, and nobody holds a large file in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
-PIECE_BYTES = 8 * 1024 * 1024
-_DIGITS = frozenset("0123456789abcdef")
-_SHA256_DIGITS = 64
+from schemas.stored import PIECE_BYTES, Entry, EntryError, piece_parts
+
+__all__ = ["PIECE_BYTES", "Depot", "DepotAwayError", "DepotError", "Entry", "Kept", "Saved"]
+
+#: How long a piece waits for a depot that does not answer: a gateway that starts again is back.
+RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+T = TypeVar("T")
 
 
 class DepotError(Exception):
-    """The depot can't be reached, refuses, or what it keeps is damaged; the message says which."""
+    """The depot refuses, or what it keeps is damaged; the message says what to do."""
+
+
+class DepotAwayError(DepotError):
+    """The depot does not answer; it may be asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A kept file: its name (an artifact's) or key (a cache's), and the pieces that make it up."""
+class Kept:
+    """An artifact as it was kept, and where people get it.
 
-    name: str
-    size_bytes: int
-    sha256: str
-    pieces: tuple[str, ...]
-    files: int = 0
-    created_at: int = 0
-    uri: str = ""
+    `note` tells the user of a limit that was applied.
+    """
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return {**asdict(self), "pieces": list(self.pieces)}
+    entry: Entry
+    note: str = ""
+    url: str = ""
 
-    @classmethod
-    def from_json(cls, found: Any) -> Entry:
-        """Return it back. Raises DepotError for anything else."""
-        try:
-            return cls(
-                name=str(found["name"]),
-                size_bytes=int(found["size_bytes"]),
-                sha256=str(found["sha256"]),
-                pieces=tuple(map(str, found["pieces"])),
-                files=int(found.get("files", 0)),
-                created_at=int(found.get("created_at", 0)),
-                uri=str(found.get("uri", "")),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DepotError(f"the entry is damaged: {error!r}") from error
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """Whether a cache was saved (its key may be taken); `note` tells what went for it."""
+
+    saved: bool
+    note: str = ""
+
+
+def read_entry(found: Any) -> Entry:
+    """Return the entry of an answer. Raises DepotError."""
+    try:
+        return Entry.from_json(found)
+    except EntryError as error:
+        raise DepotError(str(error)) from error
 
 
 class Depot(Protocol):
@@ -60,24 +64,31 @@ class Depot(Protocol):
     Everything raises DepotError.
     """
 
-    def put_piece(self, data: bytes) -> str:
-        """Keep a piece; returns its sha256."""
+    def find_piece(self, sha256: str) -> str | None:
+        """Return the name of a piece that is there and may be used for a new entry."""
         ...
 
-    def get_piece(self, sha256: str) -> bytes:
+    def put_piece(self, data: bytes) -> str:
+        """Keep a piece; returns its name."""
+        ...
+
+    def get_piece(self, name: str) -> bytes:
         """Return a piece."""
         ...
 
-    def save_artifact(self, entry: Entry, *, overwrite: bool, retention_days: int) -> Entry:
-        """Keep an artifact of the run under a name that is free, unless `overwrite`."""
+    def save_artifact(self, entry: Entry, *, overwrite: bool, retention_days: int) -> Kept:
+        """Keep an artifact of the run under a name that is free, unless `overwrite`.
+
+        0 days: as long as the installation keeps artifacts.
+        """
         ...
 
     def artifacts(self) -> Sequence[Entry]:
         """Return the artifacts of the run, by name."""
         ...
 
-    def save_cache(self, entry: Entry, *, version: str, scope: str) -> bool:
-        """Keep a cache for a ref; False when its key is taken, for caches never change."""
+    def save_cache(self, entry: Entry, *, version: str, scope: str) -> Saved:
+        """Keep a cache for a ref; not when its key is taken, for caches never change."""
         ...
 
     def find_cache(
@@ -90,20 +101,43 @@ class Depot(Protocol):
         ...
 
 
+def patiently(
+    what: Callable[[], T],
+    check: Callable[[], None] = lambda: None,
+    delays_s: Sequence[float] = RETRY_DELAYS_S,
+) -> T:
+    """Return what a request answers; one that is not answered is repeated for a minute.
+
+    `check` is called before each time and may raise.
+    """
+    for delay_s in delays_s:
+        check()
+        try:
+            return what()
+        except DepotAwayError:
+            time.sleep(delay_s)
+    check()
+    return what()
+
+
 def store(
     depot: Depot, file: BinaryIO, check: Callable[[], None] = lambda: None
 ) -> tuple[int, str, tuple[str, ...]]:
     """Put a file into a depot; returns its size, its sha256 and its pieces.
 
-    `check` is called before each piece and may raise.
+    A piece that the depot has is not sent. `check` is called before each piece and may raise.
     """
     whole, size, pieces = hashlib.sha256(), 0, []
     while data := file.read(PIECE_BYTES):
-        check()
         whole.update(data)
         size += len(data)
-        pieces.append(depot.put_piece(data))
+        pieces.append(patiently(lambda data=data: _kept(depot, data), check))  # type: ignore[misc]
     return size, whole.hexdigest(), tuple(pieces)
+
+
+def _kept(depot: Depot, data: bytes) -> str:
+    found = depot.find_piece(hashlib.sha256(data).hexdigest())
+    return found if found is not None else depot.put_piece(data)
 
 
 def load(depot: Depot, entry: Entry, path: Path, check: Callable[[], None] = lambda: None) -> None:
@@ -111,19 +145,20 @@ def load(depot: Depot, entry: Entry, path: Path, check: Callable[[], None] = lam
     whole = hashlib.sha256()
     with path.open("xb") as file:
         for piece in entry.pieces:
-            check()
-            data = depot.get_piece(piece)
-            if hashlib.sha256(data).hexdigest() != piece:
-                raise DepotError(f"{entry.name}: piece {piece[:12]} is damaged")
+            data = patiently(lambda piece=piece: depot.get_piece(piece), check)  # type: ignore[misc]
+            if hashlib.sha256(data).hexdigest() != _digest_of(piece):
+                raise DepotError(f"{entry.name}: piece {piece} is damaged in the object store")
             whole.update(data)
             file.write(data)
     if whole.hexdigest() != entry.sha256:
         raise DepotError(f"{entry.name} is not the file that was kept: its sha256 differs")
 
 
-def is_digest(text: str) -> bool:
-    """Say whether a text is a sha256 in lower-case digits."""
-    return len(text) == _SHA256_DIGITS and _DIGITS.issuperset(text)
+def _digest_of(piece: str) -> str:
+    try:
+        return piece_parts(piece)[1]
+    except EntryError as error:
+        raise DepotError(str(error)) from error
 
 
 def unique(values: Iterable[str]) -> tuple[str, ...]:

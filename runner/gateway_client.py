@@ -25,6 +25,10 @@ class GatewayError(Exception):
     """The gateway did not answer, or refused; the message says which."""
 
 
+class GatewayAwayError(GatewayError):
+    """The gateway did not answer, or can't now; the same request may be repeated."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clone:
     """Where a repository is cloned from, and with what."""
@@ -151,9 +155,12 @@ class GatewayClient:
                 return bytes(response.read(_PAYLOAD_BYTES_MAX))
         except urllib.error.HTTPError as error:
             with error:
-                raise GatewayError(f"the gateway refused: {_detail(error)}") from None
+                detail = f"the gateway refused: {_detail(error)}"
+                is_away = error.code >= http.client.INTERNAL_SERVER_ERROR
+                raise (GatewayAwayError(detail) if is_away else GatewayError(detail)) from None
         except (OSError, http.client.HTTPException) as error:
-            raise GatewayError(f"the gateway at {self._url} does not answer: {error}") from error
+            detail = f"the gateway at {self._url} does not answer: {error}"
+            raise GatewayAwayError(detail) from error
 
 
 def _detail(error: urllib.error.HTTPError) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import zstandard
 
+from runner.groups import LogGroups
 from runner.masking import Masker
 from schemas.loglines import SYSTEM, TEXT_BYTES_MAX, LogDigest, header
 
@@ -55,6 +56,7 @@ class LogPacker:
         """Mask by `masker` whatever is added."""
         self.masker = masker
         self.digest = LogDigest()
+        self.groups = LogGroups()
         self._send = send
         self._parts: list[bytes] = []
         self._size = 0
@@ -83,6 +85,7 @@ class LogPacker:
         )
         self._parts += (head, masked)
         self._size += len(head) + len(masked)
+        self.groups.take(step, self.digest.lines, masked, continues=continues)
         self.digest.add(lines, masked)
         if self._size >= BATCH_BYTES_MAX:
             self.flush(now_ms)

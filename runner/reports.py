@@ -16,6 +16,7 @@ from schemas.events import (
     Event,
     JobFinished,
     JobStarted,
+    LogGroup,
     StepFinished,
     StepStarted,
 )
@@ -41,6 +42,7 @@ class StepReport:
     first_line: int = 0
     lines: int = 0
     reason: str = ""
+    groups: tuple[LogGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ class Reports:
                 first_line=step.first_line,
                 lines=step.lines,
                 reason=step.reason,
+                groups=step.groups,
             )
         )
 

@@ -146,6 +146,19 @@ class Annotation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogGroup:
+    """Lines that a step put together by `::group::`; the first of `lines` is the title's own.
+
+    Groups are flat, as on GitHub: one ends at `::endgroup::`, where the next begins, or with its
+    step. `first_line` counts from 0 within the attempt's log.
+    """
+
+    title: str
+    first_line: int
+    lines: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunningAttempt:
     """An attempt that a runner says it is executing."""
 
@@ -391,6 +404,7 @@ class StepFinished(Event):
     first_line: int = 0
     lines: int = 0
     reason: str = ""
+    groups: tuple[LogGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -478,13 +492,19 @@ class SecretsReleased(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactUploaded(Event):
-    """An attempt left an artifact; the object `uri` lists its pieces, `sha256` is the file's."""
+    """An attempt left an artifact; the object `uri` lists its pieces, `sha256` is the file's.
+
+    A later one of the same name takes its place: a run has one artifact of a name. From
+    `expires_at` on nobody gets it any more, whether or not its bytes are removed yet (0: never).
+    """
 
     name: str
     size_bytes: int
     sha256: str
     uri: str
     files: int = 0
+    artifact_id: str = ""
+    expires_at: Millis = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

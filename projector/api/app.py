@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from infra.health import metrics_page
-from projector.api import pages, routes_commands, routes_logs, routes_query
+from projector.api import pages, routes_commands, routes_facts, routes_logs, routes_query
 from projector.api.guard import Guard, hosts_of
 from projector.api.problems import ProblemError, problem, response_of
 from projector.api.services import Services, Wiring
@@ -53,6 +53,7 @@ def make_app(wiring: Wiring) -> Any:
     _add_health(app, services)
     app.include_router(routes_logs.router)
     app.include_router(routes_commands.router)
+    app.include_router(routes_facts.router)
     app.include_router(routes_query.router)
     app.include_router(pages.router)
     _add_errors(app)

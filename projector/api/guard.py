@@ -179,4 +179,5 @@ def _route(path: str) -> str:
 
 _WORDS = frozenset({"webhooks", "static", "runs", "healthz", "readyz", "metrics", "login", "events",
                     "stream", "log", "raw", "cancel", "approve", "dispatches", "secrets",
-                    "jobs", "docs", "runners", "repositories"})  # fmt: skip
+                    "jobs", "docs", "runners", "repositories", "artifacts", "zip",
+                    "annotations", "groups"})  # fmt: skip

@@ -168,6 +168,83 @@ class JobDetail(Job):
     as_of: int
 
 
+class Artifact(Model):
+    """A file that a job left."""
+
+    artifact_id: str = Field(examples=["5b0f3a1c9e7d4f60b2a8c1d3e5f70912"])
+    run_id: str = Field(examples=["20260131-5f0c2a9b7d31"])
+    repository: str = Field(examples=["acme/widgets"])
+    job_id: str = Field(examples=["20260131-5f0c2a9b7d31.build"])
+    job: str = Field(description="The job's name.", examples=["build"])
+    attempt: int = Field(examples=[1])
+    name: str = Field(examples=["coverage"])
+    size_bytes: int = Field(description="Of the zip.", examples=[48_231])
+    files: int = Field(examples=[12])
+    sha256: str = Field(description="Of the zip.", examples=["9f86d081884c7d65" * 4])
+    created_at: int = Field(description=_MS, examples=[1769817600000])
+    expires_at: int | None = Field(description=_MS, examples=[1777593600000])
+    expired: bool = Field(description="It can't be downloaded any more.")
+    url: str
+    download_url: str
+
+
+class ArtifactDetail(Artifact):
+    """An artifact by itself."""
+
+    as_of: int
+
+
+class ArtifactList(Model):
+    """The artifacts of a run."""
+
+    items: list[Artifact]
+    as_of: int
+
+
+class RunAnnotation(Model):
+    """A remark that a step of a run made."""
+
+    run_id: str
+    job_id: str = Field(examples=["20260131-5f0c2a9b7d31.lint"])
+    job: str = Field(description="The job's name.", examples=["lint"])
+    attempt: int
+    level: Literal["error", "warning", "notice"]
+    title: str
+    message: str = Field(examples=["unused import"])
+    path: str = Field(examples=["src/lid.py"])
+    line: int = Field(description="From 1; 0 for none.", examples=[12])
+    end_line: int
+    column: int
+    end_column: int
+    step: int = Field(examples=[3])
+    step_name: str | None = Field(examples=["Run make lint"])
+
+
+class AnnotationList(Model):
+    """What the steps of a run remarked."""
+
+    items: list[RunAnnotation]
+    as_of: int
+
+
+class Group(Model):
+    """Lines of a log that a step put together."""
+
+    step: int = Field(examples=[3])
+    step_name: str = Field(examples=["Run make"])
+    title: str = Field(examples=["Compile"])
+    first_line: int = Field(description="The title's line, counted from 0.", examples=[17])
+    last_line: int = Field(description="The last line that belongs to it.", examples=[42])
+    lines: int = Field(examples=[26])
+
+
+class GroupList(Model):
+    """The groups of an attempt's log."""
+
+    items: list[Group]
+    as_of: int
+
+
 class PlanProblem(Model):
     """A mistake in a workflow file."""
 

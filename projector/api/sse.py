@@ -41,7 +41,7 @@ class EventStream(Response):
         """Stream until the iterator ends or the client goes."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         sending = asyncio.ensure_future(self._send(send))
-        gone = asyncio.ensure_future(_until_gone(receive))
+        gone = asyncio.ensure_future(until_gone(receive))
         closing = asyncio.ensure_future(self._closing.wait())
         ends = (sending, gone, closing)
         try:
@@ -67,7 +67,8 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _until_gone(receive: Any) -> None:
+async def until_gone(receive: Any) -> None:
+    """Return when the client of a request is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

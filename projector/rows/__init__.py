@@ -13,7 +13,18 @@ from typing import Any
 from projector import trail
 from projector.rows import fleet, jobs, reports, runs
 from projector.rows.working import At, Needed, UnfoldableError, WorkingSet
-from projector.tables import Attempt, Delivery, Job, Pool, Repository, Run, Runner, Step, Workflow
+from projector.tables import (
+    Artifact,
+    Attempt,
+    Delivery,
+    Job,
+    Pool,
+    Repository,
+    Run,
+    Runner,
+    Step,
+    Workflow,
+)
 from schemas import events as e
 
 __all__ = ["Needed", "UnfoldableError", "WorkingSet", "check", "missing", "needs", "project"]
@@ -70,6 +81,8 @@ def check(event: e.Event) -> None:
         raise UnfoldableError(f"{kind.__name__} {event.event_id} has no job_id")
     if kind in _BY_ATTEMPT and event.attempt is None:
         raise UnfoldableError(f"{kind.__name__} {event.event_id} has no attempt")
+    if isinstance(event, e.ArtifactUploaded):
+        _check_ids(kind.__name__, (event.uri, event.artifact_id))
 
 
 def _check_ids(kind: str, ids: tuple[str | None, ...]) -> None:
@@ -117,6 +130,7 @@ _MORE_NEEDS: dict[type[e.Event], Callable[[Any], Iterator[Needed]]] = {
     e.MatrixExpanded: _needs_of_matrix,
     e.StepStarted: _needs_of_step,
     e.StepFinished: _needs_of_step,
+    e.ArtifactUploaded: lambda event: iter([(Artifact, reports.slot_of(event))]),
     e.RepositoryConfigured: _needs_of_repository,
     e.RepositoryRemoved: _needs_of_repository,
     e.WorkflowsIndexed: _needs_of_index,
@@ -143,6 +157,7 @@ _HANDLERS: dict[type[e.Event], Callable[[At, Any], None]] = {
     e.StepStarted: reports.step_started,
     e.StepFinished: reports.step_finished,
     e.JobFinished: reports.job_finished,
+    e.ArtifactUploaded: reports.artifact_uploaded,
     e.JobSkipped: jobs.job_skipped,
     e.JobCancelled: jobs.job_cancelled,
     e.JobFailed: jobs.job_failed,
@@ -161,7 +176,6 @@ TRAIL_ONLY: frozenset[type[e.Event]] = frozenset(
         e.WorkflowCalled,
         e.StaleReport,
         e.SecretsReleased,
-        e.ArtifactUploaded,
         e.SchedulerStarted,
         e.DeadlinePassed,
     }
@@ -177,7 +191,8 @@ _BY_JOB = _BY_ATTEMPT | {
     e.MatrixExpanded, e.JobBlocked, e.JobSkipped, e.JobCancelled, e.JobFailed
 }  # fmt: skip
 _BY_RUN = _BY_JOB | {
-    e.RunPlanned, e.RunRejected, e.RunApproved, e.RunFinished, e.CancelRequested
+    e.RunPlanned, e.RunRejected, e.RunApproved, e.RunFinished, e.CancelRequested,
+    e.ArtifactUploaded,
 }  # fmt: skip
 _OF_A_RUN = _BY_RUN - {e.RunRejected, e.CancelRequested}
 _BY_RUNNER = frozenset({e.RunnerJoined, e.RunnerLost, e.RunnerDismissed})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from projector.rows.jobs import moves
 from projector.rows.runs import run_of
 from projector.rows.working import At
-from projector.tables import Annotation, Attempt, Job, LogSegment, Status, Step
+from projector.tables import Annotation, Artifact, Attempt, Job, LogSegment, Status, Step
 from schemas import events as e
 from schemas.lifecycle import token_matches
 
@@ -67,6 +69,10 @@ def step_finished(at: At, event: e.StepFinished) -> None:
     row.started_at = event.started_at or row.started_at
     row.finished_at = event.finished_at or event.occurred_at
     row.first_line, row.lines = event.first_line, event.lines
+    row.groups = [
+        {"title": group.title, "first_line": group.first_line, "lines": group.lines}
+        for group in event.groups
+    ]
     at.put(row)
 
 
@@ -114,6 +120,24 @@ def _annotation(attempt: Attempt, ordinal: int, remark: e.Annotation) -> Annotat
         end_col=remark.end_column,
         step=remark.step,
     )
+
+
+def slot_of(event: e.ArtifactUploaded) -> tuple[str, str]:
+    """Return the key of an artifact's row: a run has one of a name, however long that is."""
+    return event.run_id or "", hashlib.sha256(event.name.encode("utf-8", "replace")).hexdigest()
+
+
+def artifact_uploaded(at: At, event: e.ArtifactUploaded) -> None:
+    """Take the newest artifact of a name; the gateway let only a live attempt upload it."""
+    run_id, slot = slot_of(event)
+    row = at.find(Artifact, run_id, slot) or Artifact(run_id=run_id, slot=slot)
+    row.artifact_id, row.repository = event.artifact_id or event.event_id, event.repository
+    row.job_id, row.attempt = event.job_id or "", event.attempt or 0
+    row.name, row.files, row.uri = event.name, event.files, event.uri
+    row.size_bytes, row.sha256 = event.size_bytes, event.sha256
+    row.created_at, row.expires_at = event.occurred_at, event.expires_at
+    at.touch(row)
+    run_of(at, event)
 
 
 def assignment_declined(at: At, event: e.AssignmentDeclined) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from infra.clock import random_id
 from runner.actions import ActionContext, ActionError
 from runner.actions.files import (
     BYTES_MAX,
@@ -27,7 +28,7 @@ from runner.actions.files import (
     scratch_file,
     unpack,
 )
-from runner.depot import DepotError, Entry, load, store
+from runner.depot import DepotError, Entry, load, patiently, store
 from runner.steps import StepEnd
 from schemas.workflow.hashfiles import HashPatterns
 
@@ -36,6 +37,7 @@ _LEVELS = frozenset("0123456789")
 _NOT_FOUND = frozenset({"warn", "error", "ignore"})
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _COPY_BYTES = 1 << 20
+_DAYS_DIGITS_MAX = 6
 
 
 class UploadArtifact:
@@ -74,8 +76,8 @@ class UploadArtifact:
         files: list[str],
         given: dict[str, str],
     ) -> StepEnd:
-        level = int(given.get("compression-level") or _LEVEL)
-        days = given.get("retention-days") or "0"
+        level, days = int(given.get("compression-level") or _LEVEL), retention_days(given)
+        upload_id = random_id()
         with scratch_file(context, "artifact") as path:
             count = pack(
                 context, root, files, lambda tar: to_zip(tar, path, level=level), links=False
@@ -83,20 +85,45 @@ class UploadArtifact:
             try:
                 with path.open("rb") as file:
                     size, sha256, pieces = store(context.depot, file, context.check)
-                entry = context.depot.save_artifact(
-                    Entry(name=name, size_bytes=size, sha256=sha256, pieces=pieces, files=count),
-                    overwrite=is_true(given.get("overwrite")),
-                    retention_days=int(days) if days.isdigit() else 0,
+                wanted = Entry(
+                    name=name,
+                    size_bytes=size,
+                    sha256=sha256,
+                    pieces=pieces,
+                    files=count,
+                    upload_id=upload_id,
+                )
+                kept = patiently(
+                    lambda: context.depot.save_artifact(
+                        wanted,
+                        overwrite=is_true(given.get("overwrite")),
+                        retention_days=days,
+                    ),
+                    context.check,
                 )
             except DepotError as error:
                 raise ActionError(f"artifact {name!r}: {error}", "user.artifact") from error
+        if kept.note:
+            context.say(f"##[warning]{kept.note}.")
         context.say(f"Kept {count} files as artifact {name!r}: {size} bytes, sha256 {sha256}")
         outputs = {
-            "artifact-id": entry.uri.rpartition("/")[2],
-            "artifact-url": entry.uri,
+            "artifact-id": kept.entry.artifact_id,
+            "artifact-url": kept.url or kept.entry.uri,
             "artifact-digest": sha256,
         }
         return StepEnd("success", exit_code=0, outputs=outputs)
+
+
+def retention_days(given: dict[str, str]) -> int:
+    """Return the days that the input asks for, 0 for as long as may be. Raises ActionError."""
+    text = given.get("retention-days") or "0"
+    if not text.isdecimal() or len(text) > _DAYS_DIGITS_MAX:
+        raise ActionError(
+            f"retention-days is {text!r}: expected a number of days from 1, or nothing for as "
+            "long as this installation keeps artifacts",
+            "user.bad_input",
+        )
+    return int(text)
 
 
 def _hidden(path: str, roots: tuple[str, ...]) -> bool:
@@ -194,7 +221,7 @@ def chosen(entries: Sequence[Entry], given: dict[str, str]) -> list[Entry]:
         return wanted
     ids = {part.strip() for part in given.get("artifact-ids", "").split(",") if part.strip()}
     if ids:
-        wanted = [entry for entry in entries if entry.uri.rpartition("/")[2] in ids]
+        wanted = [entry for entry in entries if entry.artifact_id in ids]
         if len(wanted) < len(ids):
             raise ActionError("the run has no artifact of one of the ids", "user.no_artifact")
         return wanted

@@ -28,7 +28,7 @@ from runner.actions.files import (
     scratch_file,
     unpack,
 )
-from runner.depot import DepotError, Entry, load, store, unique
+from runner.depot import DepotError, Entry, Saved, load, patiently, store, unique
 from runner.steps import Hook, StepEnd
 from schemas.workflow.expressions.values import Value, to_string
 
@@ -109,7 +109,10 @@ class SaveCache:
         except DepotError as error:
             context.say(f"##[warning]The cache can't be saved: {error}")
         else:
-            context.say(f"Cache saved with key: {key}" if saved else f"Cache {key} is kept already")
+            said = f"Cache saved with key: {key}" if saved.saved else f"Cache {key} is kept already"
+            context.say(said)
+            if saved.note:
+                context.say(saved.note)
         return StepEnd("success", exit_code=0)
 
 
@@ -163,12 +166,12 @@ def _places(context: ActionContext) -> dict[str, str]:
 # --------------------------------------------------------------------------- saving
 
 
-def _save(context: ActionContext, key: str, patterns: Patterns, given: Mapping[str, str]) -> bool:
+def _save(context: ActionContext, key: str, patterns: Patterns, given: Mapping[str, str]) -> Saved:
     scope = scopes(context.github)[:1] or ("",)
     files = patterns.select(list_files(context, patterns.roots, links=True))
     if not files:
         context.say("##[warning]There is nothing to cache: the paths do not exist")
-        return False
+        return Saved(saved=False)
     by_place: dict[str, list[str]] = {}
     places = _places(context)
     for file in files:
@@ -186,7 +189,10 @@ def _save(context: ActionContext, key: str, patterns: Patterns, given: Mapping[s
         with path.open("rb") as stored:
             size, sha256, pieces = store(context.depot, stored, context.check)
     entry = Entry(name=key, size_bytes=size, sha256=sha256, pieces=pieces, files=count)
-    return context.depot.save_cache(entry, version=_version(given), scope=scope[0])
+    return patiently(
+        lambda: context.depot.save_cache(entry, version=_version(given), scope=scope[0]),
+        context.check,
+    )
 
 
 def place_of(path: str, places: Mapping[str, str]) -> tuple[str, str]:

@@ -132,7 +132,16 @@ def pack(
     links: bool,
 ) -> T:
     """Give the tar of `names` (relative to `root`) to `take`."""
-    argv = ["tar", "-cf", "-", "--null", "--no-recursion", *([] if links else ["-h", "--hard-dereference"]), "-T", "-"]
+    argv = [
+        "tar",
+        "-cf",
+        "-",
+        "--null",
+        "--no-recursion",
+        *([] if links else ["-h", "--hard-dereference"]),
+        "-T",
+        "-",
+    ]
     listed = b"".join(b"./" + os.fsencode(name) + b"\0" for name in names)
     result, ending = piped_out(context, argv, root, take, given=listed)
     if ending.code != 0:

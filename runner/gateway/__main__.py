@@ -18,6 +18,8 @@ from infra.telemetry import configure_logging
 from infra.vault import Vault
 from runner.gateway.app import Means, make_app
 from runner.gateway.follower import Follower
+from runner.gateway.shelf import Limits
+from runner.gateway.sweep import Sweeper
 
 logger = logging.getLogger("runner.gateway")
 
@@ -44,7 +46,16 @@ def main() -> int:
         saved=settings.home / "gateway" / "leases.json",
     )
 
+    objects = open_store(settings.object_store)
+    limits = Limits(
+        artifact_days=settings.artifact_retention_days,
+        cache_bytes=settings.cache_quota_mb * 1024**2,
+        cache_unused_days=settings.cache_unused_days,
+    )
+    sweeper = Sweeper(objects, clock, limits)
+
     def close() -> None:
+        sweeper.close()
         follower.close()
         writer.close(2_000)
         vault.close()
@@ -53,13 +64,15 @@ def main() -> int:
         Means(
             follower=follower,
             source=vault,
-            objects=open_store(settings.object_store),
+            objects=objects,
             writer=writer,
             token=token,
             clock=clock,
             meters=meters,
             cells=settings.cells,
             on_close=close,
+            limits=limits,
+            public_url=settings.public_url,
         )
     )
     server = uvicorn.Server(
@@ -76,6 +89,7 @@ def main() -> int:
             timeout_graceful_shutdown=3,
         )
     )
+    sweeper.start()
     server.run()
     return 0 if server.started and follower.failed is None else 1
 

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request
@@ -26,6 +26,7 @@ from infra.vault import VaultAwayError, VaultError
 from runner.gateway.follower import Follower
 from runner.gateway.leases import Lease, Token
 from runner.gateway.release import NAMES_MAX, SecretSource, release, released, shown
+from runner.gateway.shelf import Limits
 from schemas.topics import cell_of
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class Means:
     meters: Meters
     cells: int
     on_close: Callable[[], None]
+    limits: Limits = field(default_factory=Limits)
+    public_url: str = ""
 
 
 def make_app(means: Means) -> FastAPI:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field, ValidationError
 
 from infra.log import Append, LogError
-from runner.depot import PIECE_BYTES, DepotError, Entry
+from runner.depot import PIECE_BYTES, DepotError, Entry, Kept
 from runner.gateway.app import AttemptRequest, Means, ProblemError, append_fact, live_lease
 from runner.gateway.leases import Lease
 from runner.gateway.release import SOURCE
@@ -40,13 +39,20 @@ class EntryBody(BaseModel):
     sha256: Text
     pieces: list[Text] = Field(max_length=PIECES_MAX)
     files: int = Field(default=0, ge=0)
+    upload_id: Text = ""
+
+
+class PieceRequest(BaseModel):
+    """A piece that may be there already."""
+
+    sha256: Text
 
 
 class ArtifactRequest(EntryBody):
     """An artifact to keep."""
 
     overwrite: bool = False
-    retention_days: int = 0
+    retention_days: int = Field(default=0, ge=0)
 
 
 class CacheRequest(EntryBody):
@@ -82,7 +88,7 @@ class Asked:
 
 def add_depot(app: FastAPI, means: Means, guard: Any) -> None:
     """Add the routes; `guard` is the dependency that lets only runners through."""
-    shelf, asked = Shelf(means.objects, means.clock), Asked(means)
+    shelf, asked = Shelf(means.objects, means.clock, means.limits), Asked(means)
     _add_pieces(app, shelf, asked, [guard])
     _add_artifacts(app, shelf, asked, [guard], means)
     _add_caches(app, shelf, asked, [guard])
@@ -95,29 +101,33 @@ def _add_pieces(app: FastAPI, shelf: Shelf, asked: Asked, guards: list[Any]) -> 
         if not size.isdigit() or int(size) > PIECE_BYTES:
             raise ProblemError(413, "Too large", f"a piece has {PIECE_BYTES} bytes at most")
         data = await request.body()
-        return JSONResponse({"sha256": await asked(who, lambda _: shelf.put_piece(data))}, 201)
+        name = await asked(who, lambda lease: shelf.put_piece(_owner(lease), data))
+        return JSONResponse({"piece": name}, 201)
 
-    @app.get("/v1/pieces/{sha256}", dependencies=guards)
-    async def get_piece(sha256: str, who: Who) -> Response:
-        data = await asked(who, lambda _: shelf.get_piece(sha256))
+    @app.post("/v1/pieces/find", dependencies=guards)
+    async def find_piece(body: PieceRequest, who: Who) -> JSONResponse:
+        name = await asked(who, lambda lease: shelf.find_piece(_owner(lease), body.sha256))
+        return JSONResponse({"piece": name})
+
+    @app.get("/v1/pieces/{name}", dependencies=guards)
+    async def get_piece(name: str, who: Who) -> Response:
+        data = await asked(who, lambda lease: shelf.get_piece(_owner(lease), name))
         return Response(data, media_type="application/octet-stream")
 
 
 def _add_artifacts(
     app: FastAPI, shelf: Shelf, asked: Asked, guards: list[Any], means: Means
 ) -> None:
-    numbers = itertools.count()
-
     @app.post("/v1/artifacts", dependencies=guards)
     async def save_artifact(body: ArtifactRequest, who: Who) -> JSONResponse:
-        def save(lease: Lease) -> Entry:
+        def save(lease: Lease) -> Kept:
             kept = shelf.save_artifact(
                 _owner(lease),
                 _plain(body),
                 overwrite=body.overwrite,
                 retention_days=body.retention_days,
             )
-            record = uploaded(kept, lease, kept.created_at, number=next(numbers))
+            record = uploaded(kept.entry, lease)
             try:
                 append_fact(
                     means, replace(record, partition=cell_of(lease.repository, means.cells))
@@ -127,7 +137,8 @@ def _add_artifacts(
             return kept
 
         kept = await asked(who, save)
-        return JSONResponse(kept.to_json(), 201)
+        url = f"{means.public_url}/api/v1/artifacts/{kept.entry.artifact_id}/zip"
+        return JSONResponse({**kept.entry.to_json(), "note": kept.note, "url": url}, 201)
 
     @app.get("/v1/artifacts", dependencies=guards)
     async def artifacts(who: Who) -> JSONResponse:
@@ -144,7 +155,7 @@ def _add_caches(app: FastAPI, shelf: Shelf, asked: Asked, guards: list[Any]) -> 
                 _owner(lease), _plain(body), version=body.version, scope=body.scope
             ),
         )
-        return JSONResponse({"saved": saved}, 201 if saved else 200)
+        return JSONResponse({"saved": saved.saved, "note": saved.note}, 201 if saved.saved else 200)
 
     @app.post("/v1/caches/find", dependencies=guards)
     async def find_cache(body: FindRequest, who: Who) -> JSONResponse:
@@ -181,6 +192,7 @@ def _plain(body: EntryBody) -> Entry:
         sha256=body.sha256,
         pieces=tuple(body.pieces),
         files=body.files,
+        upload_id=body.upload_id,
     )
 
 
@@ -194,12 +206,12 @@ def _owner(lease: Lease) -> Owner:
     )
 
 
-def uploaded(kept: Entry, lease: Lease, now_ms: int, *, number: int) -> Append:
-    """Return the fact of an artifact; `number` tells requests of one instant apart."""
-    token = lease.token
+def uploaded(kept: Entry, lease: Lease) -> Append:
+    """Return the fact of an artifact; the same one for a request that is repeated."""
+    token, now_ms = lease.token, kept.created_at
     event = ArtifactUploaded(
         event_id=event_id(
-            "ArtifactUploaded", token.job_id, token.attempt, token.boot_id, now_ms, number
+            "ArtifactUploaded", token.job_id, token.attempt, token.boot_id, kept.artifact_id
         ),
         occurred_at=now_ms,
         repository=lease.repository,
@@ -215,6 +227,8 @@ def uploaded(kept: Entry, lease: Lease, now_ms: int, *, number: int) -> Append:
         sha256=kept.sha256,
         uri=kept.uri,
         files=kept.files,
+        artifact_id=kept.artifact_id,
+        expires_at=kept.expires_at,
     )
     return Append(
         topics.EVENTS,

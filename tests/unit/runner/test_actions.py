@@ -129,7 +129,14 @@ def test_a_zip_that_would_leave_its_folder_is_refused(tmp_path: Path, name: str,
 
 
 def _entry(name: str) -> Entry:
-    return Entry(name=name, size_bytes=1, sha256="", pieces=(), uri=f"artifacts/r/id-{name}")
+    return Entry(
+        name=name,
+        size_bytes=1,
+        sha256="",
+        pieces=(),
+        uri=f"artifacts/r/id-{name}",
+        artifact_id=f"id-{name}",
+    )
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_bad_artifact_name_is_refused(shelf: Shelf, name: str) -> None:
 def test_caches_are_found_by_key_then_by_beginning(shelf: Shelf) -> None:
     """An exact key wins over a newer one that begins with it; keys are tried in order."""
     for name in ("npm-a", "npm-ab", "npm-b"):
-        assert shelf.save_cache(OWNER, entry(name), version="v", scope=MAIN)
+        assert shelf.save_cache(OWNER, entry(name), version="v", scope=MAIN).saved
 
     def find(*keys: str, version: str = "v", scope: str = MAIN) -> str | None:
         found = shelf.find_cache(OWNER, keys, version=version, scopes=[scope])
@@ -82,7 +82,7 @@ def test_caches_are_found_by_key_then_by_beginning(shelf: Shelf) -> None:
     assert find("npm-c") is None
     assert find("npm-a", version="w") is None
     assert find("npm-a", scope="refs/heads/other") is None
-    assert not shelf.save_cache(OWNER, entry("npm-a"), version="v", scope=MAIN)
+    assert not shelf.save_cache(OWNER, entry("npm-a"), version="v", scope=MAIN).saved
 
 
 def test_the_first_scope_with_any_match_wins(shelf: Shelf) -> None:
@@ -102,7 +102,7 @@ def test_a_fork_writes_only_caches_of_its_pull_request(shelf: Shelf) -> None:
 
     with pytest.raises(DepotError, match="fork"):
         shelf.save_cache(fork, entry("k"), version="v", scope=MAIN)
-    assert shelf.save_cache(fork, entry("k"), version="v", scope="refs/pull/1/merge")
+    assert shelf.save_cache(fork, entry("k"), version="v", scope="refs/pull/1/merge").saved
 
 
 def test_caches_of_repositories_are_apart(shelf: Shelf) -> None:
