@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("infra.cli.runs:run", "Look at one run: `run show RUN`."),
     "logs": ("infra.cli.logs:logs", "Print the log of a run, whole or live (-f)."),
     "events": ("infra.cli.runs:events", "Print the audit trail of a run."),
+    "artifacts": ("infra.cli.artifacts:artifacts", "List and download what a run's jobs left."),
     "trigger": ("infra.cli.commands:trigger", "Start a workflow by hand."),
     "cancel": ("infra.cli.commands:cancel", "Ask that a run end."),
     "approve": ("infra.cli.commands:approve", "Let a run start that waits for approval."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -161,7 +161,7 @@ def test_the_retention_is_capped_and_said(place: Place) -> None:
 
 def test_a_repeated_request_has_the_answer_of_the_first(place: Place) -> None:
     """An answer that was lost makes no second artifact, and no "taken"; another upload does."""
-    first = Entry(**{**_plain(place.stored("a", b"x")), "upload_id": "u1"})
+    first = replace(place.stored("a", b"x"), upload_id="u1")
 
     def keep(shelf: Shelf, entry: Entry) -> str:
         kept = shelf.save_artifact(OWNER, entry, overwrite=False, retention_days=0)
@@ -169,11 +169,7 @@ def test_a_repeated_request_has_the_answer_of_the_first(place: Place) -> None:
 
     assert keep(place.shelf, first) == keep(place.other, first)
     with pytest.raises(TakenError):
-        keep(place.shelf, Entry(**{**_plain(first), "upload_id": "u2"}))
-
-
-def _plain(entry: Entry) -> dict[str, object]:
-    return {**entry.to_json(), "pieces": entry.pieces}
+        keep(place.shelf, replace(first, upload_id="u2"))
 
 
 def test_the_caches_used_least_recently_make_room(tmp_path: Path) -> None:
