@@ -75,6 +75,9 @@ JOBS_RUN = _counter("tailrace_jobs_run_total", "Attempts ended on this runner.",
 SLOTS_BUSY = _gauge("tailrace_runner_slots_busy", "Slots of this runner in use.")
 LOG_LINES = _counter("tailrace_log_lines_total", "Log lines shipped by this runner.")
 SECRETS_RELEASED = _counter("tailrace_secret_requests_total", "Requests for secrets.", "answer")
+GATEWAY_REFUSED = _counter(
+    "tailrace_gateway_refused_total", "Requests that the gateway did not let in.", "why"
+)
 ROWS_WRITTEN = _counter("tailrace_rows_written_total", "Rows written to read models.", "table")
 PROJECT_SECONDS = _seconds("tailrace_project_seconds", "A batch from read to commit.")
 DEAD_LETTERS = _counter("tailrace_dead_letters_total", "Records set aside.", "topic")

@@ -50,7 +50,7 @@ def config_of(settings: Settings) -> RunnerConfig:
         slots=settings.runner_slots,
         job_user=settings.job_user,
         gateway=lambda identity: GatewayClient(
-            settings.gateway_url, lambda: token.read().decode(), identity
+            settings.gateway_url, lambda: token.read().decode(), identity, SystemClock()
         ),
         environment=environment,
         facts=RunnerFacts(name=name, arch=architecture()),

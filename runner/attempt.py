@@ -357,7 +357,8 @@ class Attempt:
         """
         uri = self.assignment.payload_uri
         if uri:
-            payload = self._tools.gateway.payload(uri.rpartition("/")[2].partition(".")[0])
+            sha256 = uri.rpartition("/")[2].partition(".")[0]
+            payload = self._tools.gateway.payload(self.assignment, sha256)
             try:
                 given.setdefault("github", {})["event"] = json.loads(payload)
             except ValueError as error:

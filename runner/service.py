@@ -184,7 +184,7 @@ class Boot:
             MARKER: identity.runner_id,
             "PATH": reachable_path(config.environment["PATH"], seats[0].user),
         }
-        gateway = config.gateway(identity)
+        gateway = self._gateway = config.gateway(identity)
         self._tools = Tools(
             clock=clock,
             identity=identity,
@@ -410,6 +410,7 @@ class Boot:
             running=running,
             welcomed=self._welcomed,
             leaving=leaving,
+            public_key=self._gateway.public_key,
         )
         return Append(
             topics.HEARTBEATS,

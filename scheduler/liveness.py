@@ -134,6 +134,7 @@ def _joined(heartbeat: Heartbeat) -> Fact:
         version=heartbeat.version,
         hostname=heartbeat.hostname,
         running=heartbeat.running,
+        public_key=heartbeat.public_key,
     )
     return Fact(pool=heartbeat.pool, event=event)
 

@@ -201,7 +201,8 @@ class DeliveryReceived(Event):
     is the commit that determines everything that follows ("" for events without one).
     `payload_json` is the webhook's body as JSON in GitHub's shape where it triggers workflows;
     above 1 MiB `payload_uri` names it in the object store instead. `body_sha256` is of the raw
-    bytes. `chain` counts the workflow_run deliveries that led to this one.
+    bytes. `chain` counts the workflow_run deliveries that led to this one. `fork` says that a pull
+    request of a fork is behind it, also by way of a run that it started.
 
     Cron ticks and workflow_run deliveries are the scheduler's own decisions; all others are inputs.
     """
@@ -267,7 +268,12 @@ class WorkflowsIndexed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlanned(Event):
-    """A run exists: one workflow for one delivery, numbered within its workflow."""
+    """A run exists: one workflow for one delivery, numbered within its workflow.
+
+    `fork` says that it runs code of a fork. `secrets_withheld` says why its jobs get no secrets and
+    no token, "" when they do: `fork` for a fork's code, `fork_event` for a workflow of the base
+    that a fork's pull request started.
+    """
 
     workflow: str
     workflow_name: str
@@ -284,6 +290,7 @@ class RunPlanned(Event):
     fork: bool = False
     approval_required: bool = False
     jobs: tuple[PlannedJob, ...] = ()
+    secrets_withheld: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,11 +372,15 @@ class JobBlocked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobAssigned(Event):
-    """The attempt was given to one boot of one runner, with an accept deadline."""
+    """The attempt was given to one boot of one runner, with an accept deadline.
+
+    `environment` is the evaluated name of the deployment environment whose secrets it may have.
+    """
 
     pool: str
     lane: int
     accept_within_ms: int = 5_000
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -524,7 +535,10 @@ class LogArchived(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerJoined(Event):
-    """A boot of a runner announced itself and waits for its welcome."""
+    """A boot of a runner announced itself and waits for its welcome.
+
+    `public_key` verifies what this boot asks the gateway: Ed25519, base64url without padding.
+    """
 
     pool: str
     labels: tuple[str, ...]
@@ -535,6 +549,7 @@ class RunnerJoined(Event):
     version: str = ""
     hostname: str = ""
     running: tuple[RunningAttempt, ...] = ()
+    public_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -557,7 +572,9 @@ class RepositoryConfigured(Event):
     """A repository was added or its settings changed.
 
     `fork_pull_requests` is approve, never or always. `pools` is the order in which its jobs look
-    for a matching pool.
+    for a matching pool. `variables` are those it has from the start, in place of any earlier ones.
+    `fork_secrets` says whether workflows of the base that a fork's pull request starts get
+    secrets (base) or not (never); code of a fork never does.
     """
 
     provider: str
@@ -567,6 +584,7 @@ class RepositoryConfigured(Event):
     fork_pull_requests: str = "approve"
     variables: dict[str, str] = field(default_factory=dict)
     actor: str = ""
+    fork_secrets: str = "never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -599,6 +617,29 @@ class DeadlinePassed(Event):
     """An armed deadline's time has come, by the scheduler's clock."""
 
     deadline_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariableSet(Event):
+    """A value of the `vars` context was set, by `actor`.
+
+    It belongs to an environment of `repository`, to the repository (`environment` is ""), or to
+    the whole installation (`repository` is "" too; every cell has the event). Upper-case `name`.
+    """
+
+    name: str
+    value: str
+    environment: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariableRemoved(Event):
+    """A value of the `vars` context is no more; scopes are those of `VariableSet`."""
+
+    name: str
+    environment: str = ""
+    actor: str = ""
 
 
 Kind = type[Event]
@@ -639,4 +680,6 @@ KINDS: tuple[Kind, ...] = (
     PoolConfigured,
     SchedulerStarted,
     DeadlinePassed,
+    VariableSet,
+    VariableRemoved,
 )

@@ -54,7 +54,10 @@ class HeartbeatRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat(HeartbeatRecord):
-    """One boot of one runner lives; `leaving` says that it ends on purpose, with no jobs left."""
+    """One boot of one runner lives; `leaving` says that it ends on purpose, with no jobs left.
+
+    `public_key` is that of `RunnerJoined`.
+    """
 
     runner_id: str
     boot_id: str
@@ -69,6 +72,7 @@ class Heartbeat(HeartbeatRecord):
     running: tuple[RunningAttempt, ...] = ()
     welcomed: bool = False
     leaving: bool = False
+    public_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,21 @@ class Follower:
             )
             return self._leases.lease(token)
 
+    def live(self, token: Token) -> Lease | None:
+        """Return the token's lease if the fold has it now; waits for nothing."""
+        with self._changed:
+            return self._leases.lease(token)
+
+    def key(self, runner_id: str, boot_id: str) -> str:
+        """Return the public key of a boot; "" when it is over or was not announced (yet)."""
+        with self._changed:
+            return self._leases.key(runner_id, boot_id)
+
+    def positions(self) -> dict[int, int]:
+        """Return the offset after the last record that is folded, by partition."""
+        with self._changed:
+            return dict(self._leases.next_offsets)
+
     def lag(self) -> int:
         """Return how many records are to be read before the fold is where `events` was at start."""
         with self._changed:

@@ -1,5 +1,6 @@
-"""Which attempts live: a fold of `events` that remembers live attempts and unfinished runs only.
+"""Which attempts live, and with what key their runners sign: a fold of `events`.
 
+It remembers live attempts, unfinished runs that get no secrets, and the last boot of each runner.
 Pure. The gateway asks it before it releases anything.
 """
 
@@ -14,8 +15,11 @@ from schemas import events as e
 #: The kinds that this fold reads; a reader skips everything else undecoded.
 KINDS = frozenset({"JobAssigned", "JobFinished", "JobCancelled", "JobFailed", "AttemptLost",
                    "AssignmentDeclined", "JobScheduled", "RunPlanned", "RunRejected",
-                   "RunFinished", "RunnerDismissed", "RepositoryRemoved"})  # fmt: skip
-_FORMAT = 1
+                   "RunFinished", "RunnerJoined", "RunnerLost", "RunnerDismissed",
+                   "RepositoryRemoved"})  # fmt: skip
+#: How many boots that are over are remembered, so that nobody announces one again with a new key.
+ENDED_BOOTS_MAX = 10_000
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A live attempt; `cause` is the event_id of its JobAssigned."""
+    """A live attempt; `cause` is the event_id of its JobAssigned.
+
+    `fork` says that a fork is behind its run: no secrets, no cache that others read.
+    """
 
     token: Token
     repository: str
@@ -38,6 +45,7 @@ class Lease:
     delivery_id: str | None
     cause: str
     fork: bool
+    environment: str = ""
 
 
 @dataclass(slots=True)
@@ -48,6 +56,7 @@ class _Live:
     repository: str
     delivery_id: str | None
     cause: str
+    environment: str = ""
 
 
 @dataclass(slots=True)
@@ -57,6 +66,9 @@ class Leases:
     next_offsets: dict[int, int] = field(default_factory=dict)
     _live: dict[str, _Live] = field(default_factory=dict)
     _forks: set[str] = field(default_factory=set)
+    #: (boot_id, public key) by runner_id; the key is "" when the boot is over.
+    _boots: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _ended: dict[str, None] = field(default_factory=dict)
 
     def evolve(self, event: e.Event) -> None:
         """Take the next event of a partition."""
@@ -66,6 +78,7 @@ class Leases:
                 self._live[job_id] = _Live(
                     event.attempt or 0, event.runner_id or "", event.boot_id or "",
                     event.repository, event.delivery_id, event.event_id,
+                    event.environment,
                 )  # fmt: skip
             case e.JobFinished() | e.AssignmentDeclined():
                 live = self._live.get(job_id)
@@ -74,11 +87,11 @@ class Leases:
                     del self._live[job_id]
             case e.AttemptLost() | e.JobCancelled() | e.JobFailed() | e.JobScheduled():
                 self._live.pop(job_id, None)
-            case e.RunnerDismissed():
-                self._end(lambda live: live.boot_id == event.boot_id)
+            case e.RunnerJoined() | e.RunnerLost() | e.RunnerDismissed():
+                self._boot(event)
             case e.RepositoryRemoved():
                 self._end(lambda live: live.repository == event.repository)
-            case e.RunPlanned(fork=True):
+            case e.RunPlanned() if event.fork or event.secrets_withheld:
                 self._forks.add(event.run_id or "")
             case e.RunFinished():
                 self._forks.discard(event.run_id or "")
@@ -88,6 +101,37 @@ class Leases:
     def _end(self, ended: Callable[[_Live], bool]) -> None:
         for job_id in [job_id for job_id, live in self._live.items() if ended(live)]:
             del self._live[job_id]
+
+    def _boot(self, event: e.RunnerJoined | e.RunnerLost | e.RunnerDismissed) -> None:
+        if isinstance(event, e.RunnerJoined):
+            self._joined(event)
+            return
+        self._gone(event.runner_id or "", event.boot_id or "")
+        if isinstance(event, e.RunnerDismissed):
+            self._end(lambda live: live.boot_id == event.boot_id)
+
+    def _joined(self, event: e.RunnerJoined) -> None:
+        """Take a boot's key: the first that was announced for it, and only while it is the last."""
+        runner_id, boot_id = event.runner_id or "", event.boot_id or ""
+        known = self._boots.get(runner_id)
+        if known is None or boot_id > known[0]:
+            self._boots[runner_id] = (boot_id, event.public_key)
+            self._ended.pop(runner_id, None)
+
+    def _gone(self, runner_id: str, boot_id: str) -> None:
+        known = self._boots.get(runner_id)
+        if known is None or known[0] != boot_id:
+            return
+        self._boots[runner_id] = (boot_id, "")
+        self._ended[runner_id] = None
+        if len(self._ended) > ENDED_BOOTS_MAX:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest], self._boots[oldest]
+
+    def key(self, runner_id: str, boot_id: str) -> str:
+        """Return the public key of a boot that is not over; "" when it has none or is unknown."""
+        known = self._boots.get(runner_id)
+        return known[1] if known is not None and known[0] == boot_id else ""
 
     def lease(self, token: Token) -> Lease | None:
         """Return the lease that the token holds; None when its attempt is not the live one."""
@@ -102,7 +146,13 @@ class Leases:
             return None
         run_id = token.job_id.partition(".")[0]
         return Lease(
-            token, live.repository, run_id, live.delivery_id, live.cause, run_id in self._forks
+            token,
+            live.repository,
+            run_id,
+            live.delivery_id,
+            live.cause,
+            run_id in self._forks,
+            live.environment,
         )
 
     def __len__(self) -> int:
@@ -118,10 +168,20 @@ class Leases:
                 "format": _FORMAT,
                 "next_offsets": self.next_offsets,
                 "live": {
-                    job: [v.attempt, v.runner_id, v.boot_id, v.repository, v.delivery_id, v.cause]
+                    job: [
+                        v.attempt,
+                        v.runner_id,
+                        v.boot_id,
+                        v.repository,
+                        v.delivery_id,
+                        v.cause,
+                        v.environment,
+                    ]
                     for job, v in self._live.items()
                 },
                 "forks": sorted(self._forks),
+                "boots": {runner: list(boot) for runner, boot in self._boots.items()},
+                "ended": list(self._ended),
             }
         )
 
@@ -136,6 +196,8 @@ class Leases:
                 {int(part): int(offset) for part, offset in found["next_offsets"].items()},
                 {job: _Live(*values) for job, values in found["live"].items()},
                 set(found["forks"]),
+                {runner: (str(boot), str(key)) for runner, (boot, key) in found["boots"].items()},
+                dict.fromkeys(found["ended"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             return None

@@ -6,16 +6,18 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from infra.log import Append, LogError
-from runner.depot import PIECE_BYTES, DepotError, Entry, Kept
-from runner.gateway.app import AttemptRequest, Means, ProblemError, append_fact, live_lease
+from runner.depot import DepotError, Entry, Kept
+from runner.gateway.app import Means, append_fact
+from runner.gateway.door import Door
 from runner.gateway.leases import Lease
+from runner.gateway.problems import ProblemError, read
 from runner.gateway.release import SOURCE
 from runner.gateway.shelf import NAME_CHARACTERS_MAX, PIECES_MAX, Owner, Shelf, TakenError
 from schemas import topics
@@ -25,7 +27,6 @@ from schemas.topics import cell_of
 
 logger = logging.getLogger(__name__)
 
-ATTEMPT_HEADER = "Tailrace-Attempt"
 _KEYS_MAX = 64
 T = TypeVar("T")
 Text = Annotated[str, Field(max_length=NAME_CHARACTERS_MAX)]
@@ -70,56 +71,42 @@ class FindRequest(BaseModel):
     scopes: list[Text] = Field(max_length=_KEYS_MAX)
 
 
-Who = Annotated[str, Header(alias=ATTEMPT_HEADER)]
+def add_depot(app: FastAPI, means: Means, door: Door) -> None:
+    """Add the routes; `door` lets only live attempts in."""
+    shelf = Shelf(means.objects, means.clock, means.limits)
+    _add_pieces(app, shelf, door)
+    _add_artifacts(app, shelf, door, means)
+    _add_caches(app, shelf, door)
 
 
-class Asked:
-    """Answers for live attempts."""
-
-    def __init__(self, means: Means) -> None:
-        """Use the gateway's own fold."""
-        self._means = means
-
-    async def __call__(self, attempt_json: str, what: Callable[[Lease], T]) -> T:
-        """Return `what` of the attempt's lease; ProblemError when it has none, or it fails."""
-        lease = await asyncio.to_thread(live_lease, self._means, _attempt(attempt_json))
-        return await asyncio.to_thread(_told, what, lease)
-
-
-def add_depot(app: FastAPI, means: Means, guard: Any) -> None:
-    """Add the routes; `guard` is the dependency that lets only runners through."""
-    shelf, asked = Shelf(means.objects, means.clock, means.limits), Asked(means)
-    _add_pieces(app, shelf, asked, [guard])
-    _add_artifacts(app, shelf, asked, [guard], means)
-    _add_caches(app, shelf, asked, [guard])
-
-
-def _add_pieces(app: FastAPI, shelf: Shelf, asked: Asked, guards: list[Any]) -> None:
-    @app.put("/v1/pieces", dependencies=guards)
-    async def put_piece(request: Request, who: Who) -> JSONResponse:
-        size = request.headers.get("content-length", "")
-        if not size.isdigit() or int(size) > PIECE_BYTES:
-            raise ProblemError(413, "Too large", f"a piece has {PIECE_BYTES} bytes at most")
-        data = await request.body()
-        name = await asked(who, lambda lease: shelf.put_piece(_owner(lease), data))
+def _add_pieces(app: FastAPI, shelf: Shelf, door: Door) -> None:
+    @app.put("/v1/pieces")
+    async def put_piece(request: Request) -> JSONResponse:
+        entered = await door(request)
+        data = entered.body
+        name = await _told(lambda lease: shelf.put_piece(_owner(lease), data), entered.lease)
         return JSONResponse({"piece": name}, 201)
 
-    @app.post("/v1/pieces/find", dependencies=guards)
-    async def find_piece(body: PieceRequest, who: Who) -> JSONResponse:
-        name = await asked(who, lambda lease: shelf.find_piece(_owner(lease), body.sha256))
+    @app.post("/v1/pieces/find")
+    async def find_piece(request: Request) -> JSONResponse:
+        entered = await door(request)
+        sha256 = read(PieceRequest, entered.body).sha256
+        name = await _told(lambda lease: shelf.find_piece(_owner(lease), sha256), entered.lease)
         return JSONResponse({"piece": name})
 
-    @app.get("/v1/pieces/{name}", dependencies=guards)
-    async def get_piece(name: str, who: Who) -> Response:
-        data = await asked(who, lambda lease: shelf.get_piece(_owner(lease), name))
+    @app.get("/v1/pieces/{name}")
+    async def get_piece(request: Request, name: str) -> Response:
+        entered = await door(request)
+        data = await _told(lambda lease: shelf.get_piece(_owner(lease), name), entered.lease)
         return Response(data, media_type="application/octet-stream")
 
 
-def _add_artifacts(
-    app: FastAPI, shelf: Shelf, asked: Asked, guards: list[Any], means: Means
-) -> None:
-    @app.post("/v1/artifacts", dependencies=guards)
-    async def save_artifact(body: ArtifactRequest, who: Who) -> JSONResponse:
+def _add_artifacts(app: FastAPI, shelf: Shelf, door: Door, means: Means) -> None:
+    @app.post("/v1/artifacts")
+    async def save_artifact(request: Request) -> JSONResponse:
+        entered = await door(request)
+        body = read(ArtifactRequest, entered.body)
+
         def save(lease: Lease) -> Kept:
             kept = shelf.save_artifact(
                 _owner(lease),
@@ -136,46 +123,49 @@ def _add_artifacts(
                 raise DepotError(f"the artifact can't be recorded: {error}") from error
             return kept
 
-        kept = await asked(who, save)
+        kept = await _told(save, entered.lease)
         url = f"{means.public_url}/api/v1/artifacts/{kept.entry.artifact_id}/zip"
         return JSONResponse({**kept.entry.to_json(), "note": kept.note, "url": url}, 201)
 
-    @app.get("/v1/artifacts", dependencies=guards)
-    async def artifacts(who: Who) -> JSONResponse:
-        found = await asked(who, lambda lease: shelf.artifacts(_owner(lease)))
+    @app.get("/v1/artifacts")
+    async def artifacts(request: Request) -> JSONResponse:
+        entered = await door(request)
+        found = await _told(lambda lease: shelf.artifacts(_owner(lease)), entered.lease)
         return JSONResponse({"items": [entry.to_json() for entry in found]})
 
 
-def _add_caches(app: FastAPI, shelf: Shelf, asked: Asked, guards: list[Any]) -> None:
-    @app.post("/v1/caches", dependencies=guards)
-    async def save_cache(body: CacheRequest, who: Who) -> JSONResponse:
-        saved = await asked(
-            who,
+def _add_caches(app: FastAPI, shelf: Shelf, door: Door) -> None:
+    @app.post("/v1/caches")
+    async def save_cache(request: Request) -> JSONResponse:
+        entered = await door(request)
+        body = read(CacheRequest, entered.body)
+        saved = await _told(
             lambda lease: shelf.save_cache(
                 _owner(lease), _plain(body), version=body.version, scope=body.scope
             ),
+            entered.lease,
         )
         return JSONResponse({"saved": saved.saved, "note": saved.note}, 201 if saved.saved else 200)
 
-    @app.post("/v1/caches/find", dependencies=guards)
-    async def find_cache(body: FindRequest, who: Who) -> JSONResponse:
-        found = await asked(
-            who,
+    @app.post("/v1/caches/find")
+    async def find_cache(request: Request) -> JSONResponse:
+        entered = await door(request)
+        body = read(FindRequest, entered.body)
+        found = await _told(
             lambda lease: shelf.find_cache(
                 _owner(lease), body.keys, version=body.version, scopes=body.scopes
             ),
+            entered.lease,
         )
         return JSONResponse({"cache": found.to_json() if found is not None else None})
 
 
-def _attempt(text: str) -> AttemptRequest:
-    try:
-        return AttemptRequest.model_validate_json(text)
-    except ValidationError as error:
-        raise ProblemError(400, "Bad request", f"{ATTEMPT_HEADER}: {error}") from error
+async def _told(what: Callable[[Lease], T], lease: Lease) -> T:
+    """Return `what` of the lease, made in a thread; ProblemError when it fails."""
+    return await asyncio.to_thread(_made, what, lease)
 
 
-def _told(what: Callable[[Lease], T], lease: Lease) -> T:
+def _made(what: Callable[[Lease], T], lease: Lease) -> T:
     try:
         return what(lease)
     except TakenError as error:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from typing import Any
 
 from infra.auth import RUNNER_TOKEN_FILE
-from schemas.events import ArtifactUploaded, JobFinished
+from schemas.events import ArtifactUploaded, JobCancelled, JobFinished
 from schemas.lanes import Assignment
 from schemas.workflow.plan import StepPlan
 from tests.integration.runner_fixtures import driver, open_home
@@ -150,27 +147,21 @@ def test_a_cache_miss_fails_only_when_it_is_to(site: Site) -> None:
 
 def test_only_a_live_attempt_reaches_the_depot(site: Site) -> None:
     """With the runner token, too."""
-    _, _, assignment = job(site, "art6", "a", run("true"))
-    who = {
-        "job_id": assignment.job_id, "attempt": 1, "runner_id": assignment.runner_id,
-        "boot_id": assignment.boot_id, "position": 0,
-    }  # fmt: skip
-    token = (site.home / "secrets" / RUNNER_TOKEN_FILE).read_text().strip()
+    assignment = site.driver.assignment(site.tester, "true", repository=REPOSITORY)
+    site.driver.assigned(assignment)
+    without = site.signed("GET", "/v1/artifacts", assignment)
+    without.remove_header("Authorization")
 
-    def status(path: str, headers: dict[str, str]) -> int:
-        request = urllib.request.Request(f"{site.url}{path}", headers=headers)  # noqa: S310
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code
-
-    attempt = {"Tailrace-Attempt": json.dumps(who)}
-    bearer = {"Authorization": f"Bearer {token}"}
-    assert status("/v1/artifacts", attempt) == 401
+    assert site.send("GET", "/v1/artifacts", assignment)[0] == 200
+    assert site.send_once(without)[0] == 401
+    site.driver.append(
+        JobCancelled(
+            event_id="00000000-0000-5000-8000-0000000000a6", repository=REPOSITORY,
+            job_id=assignment.job_id, attempt=1,
+        )
+    )  # fmt: skip
     eventually(
-        lambda: status("/v1/artifacts", {**attempt, **bearer}) == 409,
+        lambda: site.send("GET", "/v1/artifacts", assignment)[0] == 409,
         what="the gateway has read that the attempt is over",
     )
-    assert status(f"/v1/pieces/{'0' * 64}", {**attempt, **bearer}) == 409
+    assert site.send("GET", f"/v1/pieces/{'0' * 64}", assignment)[0] == 409

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,14 +11,18 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.auth import RUNNER_TOKEN_FILE
+from infra.clock import SystemClock
 from infra.embedded.ports import free_port
 from infra.vault import Registration, Vault
+from runner.signing import ATTEMPT_HEADER, EPOCH_HEADER, SIGNATURE_HEADER, Asking, BootKey
 from schemas.events import JobFinished, RunPlanned, SecretsReleased
 from schemas.lanes import Assignment
 from schemas.streams import Heartbeat
@@ -41,6 +46,10 @@ class Site:
     vault: Vault
     home: Path
     url: str
+    key: BootKey
+    tester: Heartbeat
+    #: What the gateway calls its present start.
+    epoch: list[str] = field(default_factory=lambda: [""])
 
     def run(
         self, steps: tuple[StepPlan, ...], repository: str, sha: str = "", **values: object
@@ -55,24 +64,54 @@ class Site:
         self.driver.send(assignment)
         return self.driver.finished(assignment), self.driver.log(assignment), assignment
 
-    def ask(self, assignment: Assignment, *names: str, **changed: object) -> tuple[int, dict]:  # type: ignore[type-arg]
-        """Ask the gateway as the attempt would."""
-        token = (self.home / "secrets" / RUNNER_TOKEN_FILE).read_text().strip()
-        body = {
+    def ask(self, assignment: Assignment, *names: str, **changed: object) -> tuple[int, Any]:
+        """Ask the gateway for secrets as the attempt would; its boot has to be `tester`."""
+        return self.send("POST", "/v1/secrets", assignment, {"names": names}, **changed)
+
+    def send(
+        self, method: str, path: str, assignment: Assignment, body: object = None, **changed: object
+    ) -> tuple[int, Any]:
+        """Send a request that is signed with the key of `tester`, whatever else is changed."""
+        status, answer, headers = self.send_once(
+            self.signed(method, path, assignment, body, **changed)
+        )
+        if headers.get(EPOCH_HEADER):
+            self.epoch[0] = headers[EPOCH_HEADER]
+            status, answer, _ = self.send_once(
+                self.signed(method, path, assignment, body, **changed)
+            )
+        return status, answer
+
+    def signed(
+        self, method: str, path: str, assignment: Assignment, body: object = None, **changed: object
+    ) -> urllib.request.Request:
+        """Return a request; `changed` are values of the attempt that are not its own."""
+        who = {
             "job_id": assignment.job_id, "attempt": assignment.attempt,
             "runner_id": assignment.runner_id, "boot_id": assignment.boot_id,
-            "names": names, "position": 0, **changed,
+            "position": 0, **changed,
         }  # fmt: skip
-        request = urllib.request.Request(  # noqa: S310
-            f"{self.url}/v1/secrets", json.dumps(body).encode(),
-            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        data = None if body is None else json.dumps(body).encode()
+        asking = Asking(method, path, data or b"", json.dumps(who))
+        proof = self.key.prove(
+            asking, epoch=self.epoch[0], time_ms=SystemClock().now_ms(), nonce=os.urandom(16)
+        )
+        token = (self.home / "secrets" / RUNNER_TOKEN_FILE).read_text().strip()
+        return urllib.request.Request(  # noqa: S310
+            f"{self.url}{path}", data,
+            {"Authorization": f"Bearer {token}", "Content-Type": "application/json",
+             ATTEMPT_HEADER: asking.attempt, SIGNATURE_HEADER: proof.to_header()},
+            method=method,
         )  # fmt: skip
+
+    def send_once(self, request: urllib.request.Request) -> tuple[int, Any, Message]:
+        """Send a request as it is."""
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-                return answer.status, json.load(answer)
+                return answer.status, json.load(answer), answer.headers
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, json.load(error)
+                return error.code, json.load(error), error.headers
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +145,14 @@ def site(driver: LaneDriver, open_home: Path, postgres_url: str) -> Iterator[Sit
             what="the gateway",
         )
         with runner_process(driver, open_home, runner_slots=2, gateway_url=url) as runner:
-            yield Site(driver, driver.welcome(runner.runner_id), vault, open_home, url)
+            key = BootKey()
+            tester = Heartbeat(
+                runner_id=f"{driver.pool}-tester", boot_id="tester-1", pool=driver.pool, labels=(),
+                slots=1, lane=0, public_key=key.public,
+            )  # fmt: skip
+            driver.joined(tester)
+            boot = driver.welcome(runner.runner_id)
+            yield Site(driver, boot, vault, open_home, url, key, tester)
     finally:
         gateway.terminate()
         gateway.wait(10)
@@ -304,13 +350,14 @@ def test_a_secret_is_released_used_and_masked(site: Site, repository: tuple[str,
 
 def test_only_the_live_attempt_gets_an_answer(site: Site, repository: tuple[str, Path]) -> None:
     """A wrong token, another boot, an ended attempt: refused."""
+    site.vault.set_secret(repository[0], "PASSPHRASE", SECRET)
     assignment = site.driver.assignment(
-        site.boot, "sleep 30", repository=repository[0], secrets=("PASSPHRASE",)
+        site.tester, "sleep 30", repository=repository[0], secrets=("PASSPHRASE",)
     )
     site.driver.assigned(assignment)
 
     assert site.ask(assignment, "PASSPHRASE")[0] == 200
-    assert site.ask(assignment, "PASSPHRASE", boot_id="other")[0] == 409
+    assert site.ask(assignment, "PASSPHRASE", boot_id="other")[0] == 401
     assert site.ask(assignment, "PASSPHRASE", attempt=2)[0] == 409
     site.driver.append(
         JobFinished(
@@ -337,9 +384,31 @@ def test_without_the_runner_token_nothing_is_answered(site: Site) -> None:
         assert caught.value.code == 401
 
 
+def test_what_another_signed_is_refused_and_a_request_counts_once(
+    site: Site, repository: tuple[str, Path]
+) -> None:
+    """The runner token alone, another boot's key and a copied request get nothing."""
+    site.vault.set_secret(repository[0], "PASSPHRASE", SECRET)
+    assignment = site.driver.assignment(site.tester, "true", repository=repository[0])
+    site.driver.assigned(assignment)
+    body = {"names": ["PASSPHRASE"]}
+    assert site.ask(assignment, "PASSPHRASE")[0] == 200
+
+    copied = site.signed("POST", "/v1/secrets", assignment, body)
+    first, again = site.send_once(copied), site.send_once(copied)
+    stranger = dataclasses.replace(site, key=BootKey())
+    foreign = stranger.send("POST", "/v1/secrets", assignment, body)
+    theirs = site.driver.assignment(site.boot, "true", repository=repository[0])
+    site.driver.assigned(theirs)
+
+    assert (first[0], again[0], again[1]["title"]) == (200, 401, "Repeated")
+    assert (foreign[0], foreign[1]["title"]) == (401, "Wrong signature")
+    assert site.ask(theirs, "PASSPHRASE")[1]["title"] == "Wrong signature"
+
+
 def test_a_forks_run_gets_no_secrets(site: Site, repository: tuple[str, Path]) -> None:
     """The gateway knows by itself that a run comes from a fork, whatever the runner asks."""
-    assignment = site.driver.assignment(site.boot, "true", repository=repository[0])
+    assignment = site.driver.assignment(site.tester, "true", repository=repository[0])
     site.driver.append(
         RunPlanned(
             event_id="00000000-0000-5000-8000-000000000002", repository=repository[0],

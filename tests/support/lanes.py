@@ -23,7 +23,14 @@ from infra.kafka import Admin, KafkaReader, KafkaWriter
 from infra.log import Append
 from schemas import loglines, topics
 from schemas.codec import EVENTS, HEARTBEATS, LANES, LOGS, event_headers, event_id
-from schemas.events import AssignmentDeclined, Event, JobAssigned, JobFinished, StepFinished
+from schemas.events import (
+    AssignmentDeclined,
+    Event,
+    JobAssigned,
+    JobFinished,
+    RunnerJoined,
+    StepFinished,
+)
 from schemas.lanes import (
     Assignment,
     CancelOrder,
@@ -174,6 +181,7 @@ class LaneDriver:
     def welcome(self, runner_id: str, *, not_boot: str = "") -> Heartbeat:
         """Wait for a boot, welcome it, and wait until it knows."""
         beat = self.boot(runner_id, not_boot=not_boot)
+        self.joined(beat)
         self.send(
             Welcome(
                 order_id=event_id("RunnerJoined", runner_id, beat.boot_id),
@@ -181,6 +189,17 @@ class LaneDriver:
             )
         )  # fmt: skip
         return beat
+
+    def joined(self, beat: Heartbeat) -> None:
+        """Append what the fleet makes of a boot's heartbeat."""
+        self.append(
+            RunnerJoined(
+                event_id=event_id("RunnerJoined", beat.runner_id, beat.boot_id),
+                occurred_at=self._clock.now_ms(), runner_id=beat.runner_id, boot_id=beat.boot_id,
+                pool=beat.pool, labels=beat.labels, slots=beat.slots, lane=beat.lane,
+                public_key=beat.public_key,
+            )
+        )  # fmt: skip
 
     def assignment(
         self, beat: Heartbeat, steps: tuple[StepPlan, ...] | str, **values: Any
@@ -220,7 +239,7 @@ class LaneDriver:
             timeout_ms=10_000,
         )  # fmt: skip
 
-    def assigned(self, assignment: Assignment) -> JobAssigned:
+    def assigned(self, assignment: Assignment, *, environment: str = "") -> JobAssigned:
         """Append the decision behind an assignment, as the scheduler does."""
         event = JobAssigned(
             event_id=assignment.order_id,
@@ -232,6 +251,7 @@ class LaneDriver:
             attempt=assignment.attempt,
             runner_id=assignment.runner_id,
             boot_id=assignment.boot_id,
+            environment=environment,
             pool=self.pool,
             lane=topics.lane_of(assignment.runner_id),
         )
