@@ -176,6 +176,8 @@ TRAIL_ONLY: frozenset[type[e.Event]] = frozenset(
         e.WorkflowCalled,
         e.StaleReport,
         e.SecretsReleased,
+        e.VariableSet,
+        e.VariableRemoved,
         e.SchedulerStarted,
         e.DeadlinePassed,
     }
