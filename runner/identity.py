@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from infra.clock import Clock, uuid7
+from infra.clock import Clock, random_id, uuid7
 
 _ARCHITECTURES = {"x86_64": "X64", "aarch64": "ARM64", "armv7l": "ARM", "i686": "X86"}
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -27,6 +27,8 @@ class Identity:
 
     runner_id: str
     boot_id: str
+    #: What the environment of its jobs' processes has, and that of no other runner's.
+    mark: str = ""
 
 
 def runner_name(configured: str, instance: str) -> str:
@@ -61,6 +63,15 @@ class IdentityStore:
         if not kept:
             _write_durably(path, name)
         return kept or name
+
+    def mark(self) -> str:
+        """Return what only the jobs of the runner in this folder bear, in every boot of it."""
+        path = self._folder / "mark"
+        kept = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        if not kept:
+            kept = random_id()
+            _write_durably(path, kept)
+        return kept
 
     def next_boot(self, clock: Clock) -> str:
         """Return a boot_id above every earlier one; it is on disk before it is used."""

@@ -13,16 +13,18 @@ from runner.environment import MARKER
 logger = logging.getLogger(__name__)
 
 
-def kill_leftovers(runner_id: str) -> int:
-    """Kill every process that bears this runner's mark in its environment; returns how many.
+def kill_leftovers(mark: str) -> int:
+    """Kill every process that bears a runner's mark in its environment; returns how many.
 
-    Called at the start, when nothing of this runner may run. Guards kill by descent and miss
-    nothing while they live; this is for the day when they were killed too.
+    The mark is of the runner's folder (`IdentityStore.mark`), not its name: several installations
+    on a machine have runners of the same name, whose jobs are none of ours. Called at the start,
+    when nothing of this runner may run. Guards kill by descent and miss nothing while they live;
+    this is for the day when they were killed too.
     """
-    mark = f"{MARKER}={runner_id}\0".encode()
+    entry = f"{MARKER}={mark}\0".encode()
     killed = 0
     for _ in range(10):
-        found = [pid for pid in _pids() if pid != os.getpid() and mark in _environment(pid)]
+        found = [pid for pid in _pids() if pid != os.getpid() and entry in _environment(pid)]
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

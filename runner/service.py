@@ -99,13 +99,15 @@ class Runner:
     def run(self) -> None:
         """Serve until `stop`. Raises FatalError or LogError."""
         config = self._config
-        kill_leftovers(self._runner_id)
+        kill_leftovers(self._store.mark())
         nursery, users, cleaner = Nursery(), UserPool(config.job_user), Cleaner()
         seats: list[Seat] = []
         try:
             seats = self._seats(users, cleaner)
             while not self._stopping.is_set():
-                identity = Identity(self._runner_id, self._store.next_boot(self._clock))
+                identity = Identity(
+                    self._runner_id, self._store.next_boot(self._clock), self._store.mark()
+                )
                 self._boot = Boot(
                     config, identity, seats, nursery,
                     reader=self._make_reader(), writer=self._make_writer(),
@@ -181,7 +183,7 @@ class Boot:
         )
         environment = {
             **config.environment,
-            MARKER: identity.runner_id,
+            MARKER: identity.mark,
             "PATH": reachable_path(config.environment["PATH"], seats[0].user),
         }
         gateway = self._gateway = config.gateway(identity)

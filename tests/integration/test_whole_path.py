@@ -127,6 +127,15 @@ def text_of(stack: Stack, job: dict[str, Any]) -> str:
     return b"".join(stack.client.text(path)).decode()
 
 
+def ends_of(run: dict[str, Any]) -> list[tuple[str, int, str, str, str]]:
+    """Return how each attempt of a run's jobs ended, for a failure's words."""
+    return [
+        (job["key"], attempt["attempt"], attempt["conclusion"], attempt["reason"],
+         attempt["message"])
+        for job in run["jobs"] for attempt in job["attempts"]
+    ]  # fmt: skip
+
+
 def trail_of(stack: Stack, run_id: str) -> list[dict[str, Any]]:
     """Return the run's audit trail."""
     return list(stack.client.pages(f"/runs/{run_id}/events", {}, items_max=5_000))
@@ -249,7 +258,7 @@ jobs:
     (open_folder / "go").touch()
     _all_up(stack)
     run = stack.wait_for_end(run_id)
-    assert run["conclusion"] == "success"
+    assert run["conclusion"] == "success", ends_of(run)
     first, second = run["jobs"]
     assert [job["attempts"][-1]["attempt"] for job in (first, second)] == [1, 1]
     lines = text_of(stack, first)
@@ -291,7 +300,7 @@ jobs:
     os.kill(stack.pid(process), signal.SIGKILL)
     _all_up(stack)
     run = stack.wait_for_end(run_id, timeout_ms=90_000)
-    assert run["conclusion"] == "success"
+    assert run["conclusion"] == "success", ends_of(run)
     [job] = run["jobs"]
     lines = text_of(stack, job)
     assert all(f"line {number}\n" in lines for number in range(1, 101))
@@ -322,7 +331,7 @@ jobs:
     eventually(lambda: not Path(f"/proc/{job_pid}").exists(), what="the job's process is gone",
                timeout_ms=25_000)  # fmt: skip
     run = stack.wait_for_end(run_id, timeout_ms=60_000)
-    assert run["conclusion"] == "success"
+    assert run["conclusion"] == "success", ends_of(run)
     [job] = run["jobs"]
     assert len(job["attempts"]) == 2
     assert job["attempts"][0]["reason"].startswith("infra.")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from infra.clock import ManualClock
 from runner.actions.checkout import config_text, public_url
-from runner.environment import default_variables, inherited, step_variables
+from runner.environment import MARKER, default_variables, inherited, step_variables
 from runner.folders import Cleaner, CommandFileReadError, Seat, remove
 from runner.gateway.leases import Leases, Token
 from runner.gateway_client import Clone
 from runner.identity import IdentityStore, RunnerRunsError
+from runner.leftovers import kill_leftovers
 from runner.mirrors import credential_settings, revision_of
 from runner.shells import ShellError, script_for
 from schemas import events as e
@@ -144,6 +147,29 @@ def test_boots_are_ever_higher_even_when_the_clock_goes_back(tmp_path: Path) -> 
         IdentityStore(tmp_path)
     store.close()
     IdentityStore(tmp_path).close()
+
+
+def test_only_what_a_runner_of_this_folder_left_behind_is_killed(tmp_path: Path) -> None:
+    """Two installations on a machine have runners of one name: each spares the other's jobs."""
+    ours, theirs = IdentityStore(tmp_path / "ours"), IdentityStore(tmp_path / "theirs")
+    assert ours.runner_id("vm-runner-1") == theirs.runner_id("vm-runner-1")
+    jobs = [
+        subprocess.Popen(["sleep", "60"], env={**os.environ, MARKER: store.mark()})
+        for store in (ours, theirs)
+    ]
+    try:
+        assert kill_leftovers(ours.mark()) == 1
+        assert jobs[0].wait(5) == -signal.SIGKILL
+        assert jobs[1].poll() is None
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait(5)
+        ours.close()
+        theirs.close()
+    again = IdentityStore(tmp_path / "theirs")
+    assert again.mark() == theirs.mark() != ours.mark()
+    again.close()
 
 
 def test_a_credential_goes_to_its_own_origin_only() -> None:
