@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from infra.kafka import Admin
+from infra.kafka_admin import Admin
 from infra.log import LogError
 from schemas.topics import TopicSpec, topic_specs
 

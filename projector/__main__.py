@@ -12,7 +12,8 @@ import psycopg
 
 from infra.clock import SystemClock
 from infra.health import serve_health
-from infra.kafka import UNHURRIED, Admin, KafkaReader, KafkaWriter
+from infra.kafka import UNHURRIED, KafkaReader, KafkaWriter
+from infra.kafka_admin import Admin
 from infra.log import LogError
 from infra.metrics import Meters
 from infra.objects import open_store

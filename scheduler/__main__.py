@@ -14,7 +14,8 @@ import threading
 from infra import VERSION
 from infra.clock import SystemClock
 from infra.health import HealthServer
-from infra.kafka import Admin, CellMember, KafkaLog
+from infra.kafka import CellMember, KafkaLog
+from infra.kafka_admin import Admin
 from infra.log import FencedError, LogError
 from infra.settings import Settings
 from infra.telemetry import configure_logging

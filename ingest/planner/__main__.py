@@ -9,7 +9,8 @@ from contextlib import closing
 
 from infra.clock import SystemClock
 from infra.health import serve_health
-from infra.kafka import Admin, KafkaLog, KafkaWriter
+from infra.kafka import KafkaLog, KafkaWriter
+from infra.kafka_admin import Admin
 from infra.log import AppendError
 from infra.metrics import Meters
 from infra.settings import Settings

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from infra.kafka import Admin, KafkaLog, KafkaWriter
+from infra.kafka import KafkaLog, KafkaWriter
+from infra.kafka_admin import Admin
 from infra.log import (
     Append,
     FencedError,

@@ -9,7 +9,7 @@ import pytest
 
 from infra import topics as command
 from infra.embedded.ports import free_port
-from infra.kafka import Admin
+from infra.kafka_admin import Admin
 from infra.log import LogError
 from infra.topics import ensure
 from schemas.topics import HEARTBEATS, RECORD_BYTES_MAX, TopicSpec, lane_topic, topic_specs

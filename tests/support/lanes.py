@@ -19,7 +19,8 @@ import zstandard
 
 from infra.clock import SystemClock
 from infra.embedded.ports import free_port
-from infra.kafka import Admin, KafkaReader, KafkaWriter
+from infra.kafka import KafkaReader, KafkaWriter
+from infra.kafka_admin import Admin
 from infra.log import Append
 from schemas import loglines, topics
 from schemas.codec import EVENTS, HEARTBEATS, LANES, LOGS, event_headers, event_id

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from infra.auth import TokenFile
 from infra.clock import SystemClock
-from infra.kafka import Admin, KafkaReader, KafkaWriter
+from infra.kafka import KafkaReader, KafkaWriter
+from infra.kafka_admin import Admin
 from infra.log import Append
 from infra.metrics import Meters
 from infra.objects import ObjectStore, open_store

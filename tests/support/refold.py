@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 
 from infra.clock import SystemClock
-from infra.kafka import Admin, KafkaReader, KafkaWriter
+from infra.kafka import KafkaReader, KafkaWriter
+from infra.kafka_admin import Admin
 from infra.metrics import Meters
 from infra.postgres import Connection, connect
 from projector import store

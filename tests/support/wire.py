@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infra.kafka import Admin, KafkaLog, KafkaWriter
+from infra.kafka import KafkaLog, KafkaWriter
+from infra.kafka_admin import Admin
 from infra.log import Append, Record
 from schemas import codec
 from schemas.events import Event
