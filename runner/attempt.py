@@ -49,7 +49,10 @@ from schemas.workflow.secrets import TOKEN_SECRET, secrets_inside
 logger = logging.getLogger(__name__)
 
 TIMEOUT_GRACE_MS = 10_000
+#: What `always()` and `cancelled()` steps have in all once a job is being ended, as on GitHub.
+CLEANUP_MS = 300_000
 SUMMARY_CHARACTERS_MAX = 1 << 20
+STEP_DEBUG = "ACTIONS_STEP_DEBUG"
 _MESSAGE_CHARACTERS_MAX = 2_000
 _ACK_TURN_S = 0.5
 #: `github.token` within an expression; asking for it when it is not used does no harm.
@@ -139,7 +142,7 @@ class Attempt:
         return self._ladder
 
     def _interrupt(self, now_ms: int, grace_ms: int, conclusion: Conclusion, reason: str) -> None:
-        self._ladder = Ladder(now_ms, grace_ms)
+        self._ladder = Ladder(now_ms, grace_ms, cleanup_ms=CLEANUP_MS)
         if self._machine is not None:
             self._machine.interrupt(Interruption(conclusion, reason))
         words = "is over its time limit" if conclusion is Conclusion.TIMED_OUT else "was cancelled"
@@ -208,6 +211,7 @@ class Attempt:
             self.assignment, self._reports, self._tools, self._packer, workplace,
             annotations=self._annotations, summaries=self._summaries, look=self._look,
         )  # fmt: skip
+        machine.next_files = runner.next_files
         try:
             runner.prepare(machine)
         except ActionError as error:
@@ -228,10 +232,10 @@ class Attempt:
         return machine.next()
 
     def _look(self) -> bool:
-        """Take orders that came; says whether the job's grace is over."""
+        """Take orders that came; says whether the time for cleaning up is over too."""
         now_ms = self._tools.clock.steady_ms()
         ladder = self._interrupted(now_ms)
-        return ladder is not None and now_ms >= ladder.start_ms + ladder.grace_ms
+        return ladder is not None and now_ms >= ladder.over_ms()
 
     def _run_step(self, machine: StepMachine, runner: StepRunner, step: Ready) -> None:
         clock = self._tools.clock
@@ -310,7 +314,9 @@ class Attempt:
         return {
             **common,
             "secrets": self._inside(released, given, common["github"]),
-            "runner": runner_context(self._tools.facts, places),
+            "runner": runner_context(
+                self._tools.facts, places, debug=_wants_debug(released, given)
+            ),
             "job": {},
         }
 
@@ -328,6 +334,7 @@ class Attempt:
             names[TOKEN_SECRET] = None
         if not names or not assignment.secrets_allowed:
             return {}
+        names[STEP_DEBUG] = None
         try:
             released = self._tools.gateway.secrets(assignment, names)
         except GatewayError as error:
@@ -335,9 +342,11 @@ class Attempt:
                 raise
             self._say(f"##[warning]Actions get no token: {error}")
             return {}
-        self._masker.add(*released.secrets.values())
+        # "true" is no secret: masking it would blank half of the log
+        self._masker.add(*(v for name, v in released.secrets.items() if name != STEP_DEBUG))
         for name, why in sorted(released.refused.items()):
-            if name != TOKEN_SECRET:  # a repository without a forge has none, and needs none
+            # a repository without a forge has no token, and needs none
+            if name not in (TOKEN_SECRET, STEP_DEBUG):
                 self._say(f"##[warning]Secret {name} is not available: {why}")
         return released.secrets
 
@@ -437,6 +446,12 @@ class Attempt:
             "attempt": self.key[1],
             "repository": self.assignment.repository,
         }
+
+
+def _wants_debug(released: dict[str, str], given: dict[str, Any]) -> bool:
+    """Say whether debug lines are shown: as on GitHub by a secret or a variable of that name."""
+    asked = released.get(STEP_DEBUG) or (given.get("vars") or {}).get(STEP_DEBUG)
+    return str(asked or "").strip().lower() == "true"
 
 
 def _masked(value: Value, masker: Masker) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,9 +22,12 @@ from schemas.workflow.command_files import (
 )
 
 ANNOTATIONS_MAX = 50
+#: Of one level and one step, as on GitHub: what warns a lot leaves room for others' errors.
+ANNOTATIONS_OF_LEVEL_MAX = 10
 ANNOTATION_CHARACTERS_MAX = 4096
 #: Annotations as a whole stay a small part of the largest record.
 _PATH_CHARACTERS_MAX = 1024
+_DEPRECATED = {"set-output": "GITHUB_OUTPUT", "save-state": "GITHUB_STATE"}
 
 
 @dataclass(slots=True)
@@ -45,12 +49,21 @@ class StepCommands:
     """The commands of one step; `on_command` is what its streams are split with."""
 
     def __init__(
-        self, masker: Masker, annotations: list[Annotation], *, step: int, env: Mapping[str, str]
+        self,
+        masker: Masker,
+        annotations: list[Annotation],
+        *,
+        step: int,
+        env: Mapping[str, str],
+        debug: bool = False,
     ) -> None:
-        """Add masks to `masker` and remarks to `annotations`."""
+        """Add masks to `masker` and remarks to `annotations`; `debug` shows debug lines."""
         self._masker = masker
         self._annotations = annotations
         self._step = step
+        self._debug = debug
+        self._levels: Counter[str] = Counter()
+        self._deprecated: list[str] = []
         self._processor = processor.CommandProcessor(env=env)
         self._errors: list[str] = []
         self._masks = 0
@@ -68,7 +81,13 @@ class StepCommands:
         if outcome.annotation is not None:
             return self._annotate(outcome.annotation)
         command = outcome.command
-        if command is not None and command.name in ("group", "endgroup", "debug"):
+        if command is None:
+            return None if outcome.output == "" else line
+        if command.name in _DEPRECATED and command.name not in self._deprecated:
+            self._deprecated.append(command.name)
+        if command.name == "debug" and not self._debug:
+            return None
+        if command.name in ("group", "endgroup", "debug"):
             return f"##[{command.name}]{_one_line(command.data)}".encode()
         return None if outcome.output == "" else line
 
@@ -79,7 +98,9 @@ class StepCommands:
             self._masker.add(mask)
 
     def _annotate(self, found: processor.Annotation) -> bytes:
-        if len(self._annotations) < ANNOTATIONS_MAX:
+        self._levels[found.level] += 1
+        is_many = self._levels[found.level] > ANNOTATIONS_OF_LEVEL_MAX
+        if not is_many and len(self._annotations) < ANNOTATIONS_MAX:
             self._annotations.append(annotation(found, self._masker, step=self._step))
         return f"##[{found.level}]{_one_line(found.message)}".encode()
 
@@ -91,6 +112,10 @@ class StepCommands:
             paths=self._processor.path,
             state=dict(self._processor.state),
             errors=self._errors,
+            warnings=[
+                f"The `{name}` command is deprecated: write to ${_DEPRECATED[name]} instead."
+                for name in self._deprecated
+            ],
             issues=list(self._processor.issues),
         )
         effects.outputs |= self._entries(effects, folders, files["OUTPUT"]).values

@@ -76,8 +76,8 @@ def github_context(
     }  # fmt: skip
 
 
-def runner_context(facts: RunnerFacts, places: Places) -> dict[str, Value]:
-    """Return the `runner` context."""
+def runner_context(facts: RunnerFacts, places: Places, *, debug: bool = False) -> dict[str, Value]:
+    """Return the `runner` context; `debug` says that this job shall tell more."""
     found: dict[str, Value] = {
         "name": facts.name,
         "os": "Linux",
@@ -87,7 +87,7 @@ def runner_context(facts: RunnerFacts, places: Places) -> dict[str, Value]:
         "tool_cache": places.tool_cache,
         "workspace": places.workspace,
     }
-    if facts.debug:
+    if facts.debug or debug:
         found["debug"] = "1"
     return found
 
@@ -98,7 +98,7 @@ def default_variables(
     """Return GITHUB_*, RUNNER_* and CI for a step; `action` is the step's id."""
     contexts = {"github": {**github, "action": action}, "runner": runner}
     found = {"CI": "true", "GITHUB_ACTIONS": "true"}
-    for name, source in DEFAULT_ENVIRONMENT.items():
+    for name, source in {**DEFAULT_ENVIRONMENT, "RUNNER_WORKSPACE": "runner.workspace"}.items():
         if source is None:
             continue
         context, _, key = source.partition(".")
@@ -111,6 +111,11 @@ def default_variables(
 def file_variables(paths: Mapping[str, str]) -> dict[str, str]:
     """Return GITHUB_ENV and its relatives; `paths` is by the name without `GITHUB_`."""
     return {f"GITHUB_{name}": paths[name] for name in _FILES}
+
+
+def file_contexts(paths: Mapping[str, str]) -> dict[str, str]:
+    """Return what `github` says of the command files: `github.env`, `github.path` and so on."""
+    return {name.lower(): paths[name] for name in _FILES}
 
 
 FILE_NAMES = _FILES
@@ -129,9 +134,16 @@ def step_variables(
     """
     found = {**base, "CI": "true", **own, **{k: v for k, v in defaults.items() if k != "CI"}}
     if paths:
-        folders = tuple(folder for folder in found.get("PATH", SYSTEM_PATH).split(":") if folder)
-        found["PATH"] = ":".join(prepended(folders, tuple(reversed(paths))))
+        found["PATH"] = search_path(found.get("PATH", SYSTEM_PATH), paths)
     return {name: value for name, value in found.items() if _is_name(name)}
+
+
+def search_path(path: str, added: tuple[str, ...]) -> str:
+    """Return a PATH with the folders that GITHUB_PATH added before it, the last one first."""
+    if not added:
+        return path
+    folders = tuple(folder for folder in path.split(":") if folder)
+    return ":".join(prepended(folders, tuple(reversed(added))))
 
 
 def _is_name(name: str) -> bool:

@@ -55,7 +55,12 @@ class JobFolders:
 
     def write(self, path: Path | str, data: bytes, *, mode: int = 0o600) -> None:
         """Make a new file of the job's user."""
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, mode)
+        except FileNotFoundError:  # the job removed the folder of its files
+            make_folder(self.files, self.user)
+            fd = os.open(path, flags, mode)
         try:
             if self.user is not None:
                 os.fchown(fd, self.user.uid, self.user.gid)
@@ -65,9 +70,13 @@ class JobFolders:
         finally:
             os.close(fd)
 
+    def command_files(self, number: int) -> dict[str, str]:
+        """Return where a step finds its GITHUB_ENV, GITHUB_OUTPUT, …, by name."""
+        return {name: f"{self.files}/{name.lower()}_{number}" for name in FILE_NAMES}
+
     def make_command_files(self, number: int) -> dict[str, str]:
-        """Make the empty GITHUB_ENV, GITHUB_OUTPUT, … of a step; returns the paths by name."""
-        found = {name: f"{self.files}/{name.lower()}_{number}" for name in FILE_NAMES}
+        """Make them, empty; returns the paths by name."""
+        found = self.command_files(number)
         for path in found.values():
             self.write(path, b"")
         return found
@@ -87,6 +96,13 @@ class JobFolders:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise CommandFileReadError(f"{path} is not a file any more")
             return file.read(bytes_max + 1)
+
+
+def make_folder(folder: Path, user: JobUser | None) -> None:
+    """Make a folder that only the job's user may enter."""
+    folder.mkdir(mode=_FOLDER_MODE)
+    if user is not None:
+        os.chown(folder, user.uid, user.gid)
 
 
 class Seat:
@@ -128,12 +144,16 @@ class Seat:
 
     def give_back(self, folders: JobFolders) -> None:
         """Take the folders of an attempt of which nothing runs any more."""
-        for entry in os.scandir(str(folders.files)):
-            if entry.is_dir(follow_symlinks=False):
-                remove(Path(entry.path))
-            else:
-                os.unlink(entry.path)  # noqa: PTH108 - a path object for each is a third of it
-        if self._is_fresh(folders):
+        try:
+            for entry in os.scandir(str(folders.files)):
+                if entry.is_dir(follow_symlinks=False):
+                    remove(Path(entry.path))
+                else:
+                    os.unlink(entry.path)  # noqa: PTH108 - a path object for each is a third of it
+            is_fresh = self._is_fresh(folders)
+        except OSError:  # the job removed or closed one of them
+            is_fresh = False
+        if is_fresh:
             self._spare = folders
         else:
             self._cleaner.remove(folders.root)
@@ -145,11 +165,11 @@ class Seat:
         root.mkdir(mode=0o711)
         folders = {part: root / part for part in (name, "_temp", "_home", "_tmp", "_actions")}
         for folder in folders.values():
-            self._own(folder)
+            make_folder(folder, self.user)
         files = self._memory or root / "_files"
-        if not files.is_dir() or not self._is_ours(str(files)):
+        if not self._is_ours(str(files)) or os.listdir(files):  # noqa: PTH208
             remove(files)
-            self._own(files)
+            make_folder(files, self.user)
         places = Places(
             workspace=str(folders[name]),
             temp=str(folders["_temp"]),
@@ -159,11 +179,6 @@ class Seat:
             event_path=str(files / "event.json"),
         )
         return JobFolders(root, folders[name], files, self.user, places)
-
-    def _own(self, folder: Path) -> None:
-        folder.mkdir(mode=_FOLDER_MODE)
-        if self.user is not None:
-            os.chown(folder, self.user.uid, self.user.gid)
 
     def _is_fresh(self, folders: JobFolders) -> bool:
         """Say whether every folder is as it was made: empty, ours, without further attributes."""
@@ -244,6 +259,8 @@ def remove(folder: Path) -> None:
             if Path(path).is_dir() and not Path(path).is_symlink():
                 Path(path).chmod(0o700)
 
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
     for _ in range(3):
         if not folder.exists():
             return

@@ -55,6 +55,12 @@ class Revision:
     kind: str
     name: str
 
+    @property
+    def full_ref(self) -> str:
+        """The ref in full; "" for a commit."""
+        folder = {"branch": "heads", "tag": "tags", "pull": "pull"}.get(self.kind)
+        return f"refs/{folder}/{self.name}" if folder else ""
+
 
 class Serving:
     """One `git upload-pack` at work; `fd` is the job's end of the socket."""
@@ -157,8 +163,10 @@ class Mirrors:
         """Return what a branch, tag, full ref or commit is now; "" is the default branch."""
         if _SHA.fullmatch(ref):
             return Revision(ref, "sha", ref)
-        refs = self._remote_refs(clone, ref)
+        refs, default = self._remote_refs(clone, ref)
         wanted = [ref, f"refs/heads/{ref}", f"refs/tags/{ref}"] if ref else ["HEAD"]
+        if not ref and default and "HEAD" in refs:
+            return revision_of(default, refs["HEAD"])
         for name in wanted:
             if name in refs:
                 return revision_of(name, refs.get(f"{name}^{{}}", refs[name]))
@@ -240,11 +248,14 @@ class Mirrors:
         argv += ["--", clone.url, *refspecs]
         return self._git(argv, clone=clone, check=check) is not None
 
-    def _remote_refs(self, clone: Clone, ref: str) -> dict[str, str]:
+    def _remote_refs(self, clone: Clone, ref: str) -> tuple[dict[str, str], str]:
+        """Return the commits by ref, and the ref that HEAD stands for if that was asked."""
         patterns = [ref, f"{ref}^{{}}"] if ref else ["HEAD"]
-        text = self._git(["ls-remote", "--", clone.url, *patterns], clone=clone) or ""
-        rows = (line.split("\t", 1) for line in text.splitlines() if "\t" in line)
-        return {name: sha for sha, name in rows}
+        text = self._git(["ls-remote", "--symref", "--", clone.url, *patterns], clone=clone) or ""
+        rows = [line.split("\t", 1) for line in text.splitlines() if "\t" in line]
+        heads = [sha.removeprefix("ref: ") for sha, _ in rows if sha.startswith("ref: ")]
+        refs = {name: sha for sha, name in rows if not sha.startswith("ref: ")}
+        return refs, heads[0] if heads else ""
 
     def _environment(self, settings: Mapping[str, str] | None = None) -> dict[str, str]:
         return {

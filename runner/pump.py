@@ -37,11 +37,24 @@ class AbandonedError(Exception):
 
 @dataclass(slots=True)
 class Ladder:
-    """How a process is asked to end, more and more firmly: SIGINT, SIGTERM, SIGKILL."""
+    """How a process is asked to end, more and more firmly: SIGINT, SIGTERM, SIGKILL.
+
+    `grace_ms` is for the step that runs; what runs after it, because its condition wants it to,
+    has until `cleanup_ms` after the start.
+    """
 
     start_ms: int
     grace_ms: int
     rung: int = 0
+    cleanup_ms: int = 0
+
+    def over_ms(self) -> int:
+        """Return when nothing of the job may run any more."""
+        return self.start_ms + max(self.grace_ms, self.cleanup_ms)
+
+    def for_later_steps(self) -> Ladder:
+        """Return the ladder of a step that begins now: not interrupted, only killed at last."""
+        return Ladder(self.start_ms, self.over_ms() - self.start_ms, rung=2)
 
     def due_ms(self) -> int | None:
         """Return when the next signal is due; None when all were sent."""
@@ -142,8 +155,7 @@ class Pump:
         own: Ladder | None = None
         limit_ms = None if timeout_ms is None else began_ms + timeout_ms
         job = self._interrupted(began_ms)
-        # a step that begins while the job is being ended is not interrupted, only killed at last
-        whole = None if job is None else Ladder(job.start_ms, job.grace_ms, rung=2)
+        whole = None if job is None else job.for_later_steps()
         while True:
             now_ms = self._clock.steady_ms()
             if whole is None and (job := self._interrupted(now_ms)) is not None:

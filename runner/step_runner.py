@@ -13,7 +13,13 @@ from runner.actions import Action, ActionContext, ActionError, find
 from runner.actions.remote import Fetcher
 from runner.commands import Effects, StepCommands
 from runner.composite_machine import CompositeMachine
-from runner.environment import default_variables, file_variables, step_variables
+from runner.environment import (
+    default_variables,
+    file_contexts,
+    file_variables,
+    search_path,
+    step_variables,
+)
 from runner.executors import Command, Workplace
 from runner.gateway_client import Clone, GatewayError
 from runner.logs import LogPacker
@@ -74,6 +80,10 @@ class StepRunner:
         """Bring the actions of other repositories. Raises ActionError."""
         machine.prepare(self._fetcher.hooks(machine))
 
+    def next_files(self) -> Mapping[str, str]:
+        """Return what `github` says of the command files of the step that runs next."""
+        return file_contexts(self._workplace.folders.command_files(self._serial + 1))
+
     def run(self, step: Ready, machine: StepMachine) -> StepEnd:
         """Run a step. Failing is a StepEnd; AbandonedError and GuardLostError go through."""
         if step.depth == 0:
@@ -95,10 +105,12 @@ class StepRunner:
         files = folders.make_command_files(serial)
         env = self._environment(step, machine, files)
         masker = self._packer.masker
-        commands = StepCommands(masker, self._annotations, step=step.number, env=env)
+        commands = StepCommands(
+            masker, self._annotations, step=step.number, env=env, debug="RUNNER_DEBUG" in env
+        )
         try:
             if step.run is not None:
-                end = self._script(step, serial, env, commands)
+                end = self._script(step, serial, env, commands, machine.root.paths)
             else:
                 end = self._action(step, machine, serial, env, commands)
         except ShellError as error:
@@ -127,18 +139,28 @@ class StepRunner:
     # ----------------------------------------------------------------- scripts
 
     def _script(
-        self, step: Ready, serial: int, env: dict[str, str], commands: StepCommands
+        self,
+        step: Ready,
+        serial: int,
+        env: dict[str, str],
+        commands: StepCommands,
+        added: tuple[str, ...],
     ) -> StepEnd:
         folders = self._workplace.folders
         text = step.run or ""
-        script = script_for(text, step.shell, lambda name: _which(name, env["PATH"]))
+        # a PATH in `env:` is for what the script starts: its shell is found without it
+        path_of_shells = search_path(self._base_environment().get("PATH", ""), added)
+        script = script_for(text, step.shell, lambda name: _which(name, path_of_shells))
         path = folders.files / f"step_{serial}{script.suffix}"
         folders.write(path, script.text.encode("utf-8", "surrogateescape"))
         cwd = Path(folders.workspace, step.working_directory or "")
         self._say(step, f"##[group]{step.name}\n{text.rstrip()}\nshell: {script.shown}\n"
                         "##[endgroup]")  # fmt: skip
+        argv = script.command(str(path))
+        if env.get("PATH") != path_of_shells:
+            argv[0] = shutil.which(argv[0], path=path_of_shells) or argv[0]
         command = Command(
-            argv=script.command(str(path)),
+            argv=argv,
             env=env,
             cwd=str(cwd),
             step=step.number,

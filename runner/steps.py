@@ -30,20 +30,22 @@ _HIDDEN = "__"  # ids that the plan made up are in no context
 _MINUTE_MS = 60_000
 
 HashFiles = Callable[[list[str]], str]
+NextFiles = Callable[[], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
     """What an action wants run before the job's steps, or after them: the last one runs first.
 
-    `payload` is the action's own, the machine only carries it; `key` is that of the step whose
-    hook it is, `own` the variables of that step alone.
+    `payload` is the action's own, the machine only carries it; `key` and `step_id` are those of
+    the step whose hook it is, `own` the variables of that step alone.
     """
 
     name: str
     condition: str = "always()"
     payload: object = None
     key: str = ""
+    step_id: str = ""
     own: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -150,6 +152,8 @@ class StepMachine:
         self.steps: dict[str, Value] = {}
         self.paths: tuple[str, ...] = ()
         self.hash_files = hash_files
+        #: Says where the step that comes next finds its command files.
+        self.next_files: NextFiles | None = None
         self._contexts: dict[str, Value] = {**contexts, "steps": self.steps}
         self.env: dict[str, str] = {}
         for variables in (env or {}, job.env):
@@ -167,11 +171,14 @@ class StepMachine:
         self._key = ""
         self._depth = 0
         self._step_number = 1
+        self._of_step: dict[str, Value] = {}
 
     @property
     def contexts(self) -> Mapping[str, Value]:
-        """The contexts of the steps, without `env`."""
-        return self._contexts
+        """The contexts of the step that runs, without `env`."""
+        found = self._scope({})
+        del found["env"]
+        return found
 
     # ----------------------------------------------------------------- what to do
 
@@ -202,6 +209,7 @@ class StepMachine:
 
     def _main_step(self, step: StepPlan) -> Next:
         now = self._variables_now()
+        self._begin(step.id)
         contexts = self._scope(dict(now))
         shown = display_name(step)
         try:
@@ -260,6 +268,7 @@ class StepMachine:
 
     def _hook_step(self, hook: Hook) -> Next:
         env = {**self.env, **hook.own}
+        self._begin(hook.step_id)
         try:
             holds = evaluate_condition(
                 hook.condition,
@@ -274,7 +283,7 @@ class StepMachine:
             return NotRun(self._number, "", hook.name, "skipped", "skipped")
         self._running = Ready(
             number=self._number,
-            id="",
+            id=hook.step_id,
             name=hook.name,
             env=env,
             own=hook.own,
@@ -366,11 +375,17 @@ class StepMachine:
     def _status_scope(self) -> StatusScope:
         return StepScope(self.status)
 
+    def _begin(self, step_id: str) -> None:
+        """Let `github` say what is the step's own: its name, and where its command files lie."""
+        files = self.root.next_files() if self.root.next_files is not None else {}
+        self._of_step = {"action": step_id, **files}
+
     def _scope(self, env: dict[str, Value]) -> dict[str, Value]:
-        job = self._contexts.get("job")
+        job, github = self._contexts.get("job"), self._contexts.get("github")
         status = self.root.status or "success"
         now: Value = {**(job if isinstance(job, dict) else {}), "status": status}
-        return {**self._contexts, "env": env, "job": now}
+        here: Value = {**(github if isinstance(github, dict) else {}), **self._of_step}
+        return {**self._contexts, "github": here, "env": env, "job": now}
 
     def _text(self, template: str, contexts: Mapping[str, Value]) -> str:
         return evaluate_template(template, contexts, hash_files=self.hash_files)
@@ -381,7 +396,8 @@ class StepMachine:
     def _variables(
         self, variables: Mapping[str, Value], *, scope: Mapping[str, Value]
     ) -> dict[str, str]:
-        return {name: to_string(self._value(value, scope)) for name, value in variables.items()}
+        found = self._value({**variables}, scope)  # as a whole: an entry may be `${{ insert }}`
+        return {n: to_string(v) for n, v in (found if isinstance(found, dict) else {}).items()}
 
     def _timeout_ms(self, minutes: Value, contexts: Mapping[str, Value]) -> int | None:
         if minutes is None:

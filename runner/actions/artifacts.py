@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import shutil
 import stat
 import tarfile
@@ -27,6 +28,7 @@ from runner.actions.files import (
     read_patterns,
     scratch_file,
     unpack,
+    warn_unexpected,
 )
 from runner.depot import DepotError, Entry, load, patiently, store
 from runner.steps import StepEnd
@@ -38,6 +40,21 @@ _NOT_FOUND = frozenset({"warn", "error", "ignore"})
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _COPY_BYTES = 1 << 20
 _DAYS_DIGITS_MAX = 6
+_BRACES = re.compile(r"\{([^{},]*(?:,[^{},]*)+)\}")
+_PATTERNS_MAX = 256
+#: `archive`, `skip-decompress` and `digest-mismatch` are about how a zip travels: it always does.
+_UPLOAD_INPUTS = frozenset(
+    {
+        "name", "path", "if-no-files-found", "retention-days", "compression-level", "overwrite",
+        "include-hidden-files", "archive",
+    }
+)  # fmt: skip
+_DOWNLOAD_INPUTS = frozenset(
+    {
+        "name", "path", "pattern", "merge-multiple", "artifact-ids", "github-token", "repository",
+        "run-id", "digest-mismatch", "skip-decompress",
+    }
+)  # fmt: skip
 
 
 class UploadArtifact:
@@ -45,6 +62,7 @@ class UploadArtifact:
 
     def run(self, context: ActionContext) -> StepEnd:
         """Choose, pack and keep the files."""
+        warn_unexpected(context, _UPLOAD_INPUTS)
         given = given_inputs(context)
         name = given.get("name") or "artifact"
         absent = (given.get("if-no-files-found") or "warn").lower()
@@ -169,6 +187,7 @@ class DownloadArtifact:
 
     def run(self, context: ActionContext) -> StepEnd:
         """Find the artifacts, check and unpack them."""
+        warn_unexpected(context, _DOWNLOAD_INPUTS)
         given = given_inputs(context)
         for name in ("run-id", "repository"):
             value = given.get(name, "")
@@ -188,7 +207,8 @@ class DownloadArtifact:
         except DepotError as error:
             raise ActionError(str(error), "infra.gateway") from error
         wanted = chosen(found, given)
-        flat = bool(given.get("name")) or is_true(given.get("merge-multiple"))
+        one_by_id = bool(given.get("artifact-ids")) and len(wanted) == 1
+        flat = bool(given.get("name")) or one_by_id or is_true(given.get("merge-multiple"))
         for entry in wanted:
             target = folder if flat else posixpath.join(folder, checked_name(entry.name))
             self._fetch(context, entry, target)
@@ -226,9 +246,23 @@ def chosen(entries: Sequence[Entry], given: dict[str, str]) -> list[Entry]:
             raise ActionError("the run has no artifact of one of the ids", "user.no_artifact")
         return wanted
     if pattern:
-        rule = HashPatterns([pattern])
+        rule = HashPatterns(braces(pattern))
         return [entry for entry in entries if rule.matches(entry.name)]
     return list(entries)
+
+
+def braces(pattern: str) -> list[str]:
+    """Return the patterns that one with `{a,b}` stands for, as the names of artifacts know it."""
+    found, done = [pattern], list[str]()
+    while found and len(found) + len(done) < _PATTERNS_MAX:
+        text = found.pop(0)
+        group = _BRACES.search(text)
+        if group is None:
+            done.append(text)
+            continue
+        head, tail = text[: group.start()], text[group.end() :]
+        found += [f"{head}{part}{tail}" for part in group[1].split(",")]
+    return [*done, *found]
 
 
 def from_zip(path: Path, stream: BinaryIO) -> None:

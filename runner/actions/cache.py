@@ -27,6 +27,7 @@ from runner.actions.files import (
     read_patterns,
     scratch_file,
     unpack,
+    warn_unexpected,
 )
 from runner.depot import DepotError, Entry, Saved, load, patiently, store, unique
 from runner.steps import Hook, StepEnd
@@ -36,6 +37,12 @@ KEY_CHARACTERS_MAX = 512
 KEYS_MAX = 10
 _FORMAT = "tailrace-cache-1"
 _ELSEWHERE = "machine"
+_INPUTS = frozenset(
+    {
+        "path", "key", "restore-keys", "lookup-only", "fail-on-cache-miss", "save-always",
+        "enablecrossosarchive", "upload-chunk-size",
+    }
+)  # fmt: skip
 
 
 class Cache:
@@ -45,7 +52,7 @@ class Cache:
         """Restore now, ask for saving."""
         end = RestoreCache().run(context)
         given = given_inputs(context)
-        if is_true(given.get("lookup-only")) or end.outputs.get("cache-hit") == "true":
+        if end.outputs.get("cache-hit") == "true":
             return end
         step = context.step
         condition = "always()" if is_true(given.get("save-always")) else "success()"
@@ -54,6 +61,7 @@ class Cache:
             condition=condition,
             payload=SaveCache(dict(step.inputs)),
             key=step.key,
+            step_id=step.id,
             own=step.own,
         )
         return StepEnd(end.outcome, exit_code=0, outputs=end.outputs, posts=(hook,))
@@ -64,6 +72,7 @@ class RestoreCache:
 
     def run(self, context: ActionContext) -> StepEnd:
         """Restore; a cache that can't be had is none, for a job must run without as well."""
+        warn_unexpected(context, _INPUTS)
         given = given_inputs(context)
         key, patterns = _wanted(context, given)
         more = unique(line.strip() for line in given.get("restore-keys", "").split("\n"))
@@ -86,7 +95,8 @@ class RestoreCache:
             context.say(f"Cache not found for input keys: {', '.join(keys)}")
             return StepEnd("success", exit_code=0, outputs=outputs)
         hit = found.name == key
-        context.say(f"Cache restored from key: {found.name}")
+        done = "found and can be restored" if is_true(given.get("lookup-only")) else "restored"
+        context.say(f"Cache {done} from key: {found.name}")
         outputs |= {"cache-hit": "true" if hit else "false", "cache-matched-key": found.name}
         return StepEnd("success", exit_code=0, outputs=outputs)
 
@@ -103,6 +113,8 @@ class SaveCache:
         given = given_inputs(context)
         if self._inputs is not None:
             given = {name.lower(): value.strip() for name, value in self._inputs.items()}
+        else:
+            warn_unexpected(context, _INPUTS)
         key, patterns = _wanted(context, given)
         try:
             saved = _save(context, key, patterns, given)

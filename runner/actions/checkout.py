@@ -9,13 +9,15 @@ workspace that the repository's config includes, so that an artifact of the work
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from runner.actions import ActionContext, ActionError
+from runner.actions.files import given_inputs, is_true, warn_unexpected
 from runner.gateway_client import Clone
 from runner.mirrors import (
     MirrorError,
@@ -29,15 +31,21 @@ from runner.steps import StepEnd
 from schemas.workflow.expressions.values import Value, to_string
 
 _FD = 3
-_UNSUPPORTED = (
-    "ssh-key",
-    "ssh-known-hosts",
-    "sparse-checkout",
-    "filter",
-    "lfs",
-    "github-server-url",
-)
-_TRUE = frozenset({"true", "yes", "on", "1"})
+#: What can't be followed, and what to do instead.
+_UNSUPPORTED = {
+    "ssh-key": "the repository's own credential is used; register it with the repository",
+    "lfs": "run `git lfs pull` in a step, with git-lfs on the runner's machine",
+}
+#: Understood, or without a meaning here: objects come from the runner's mirror, the workspace is
+#: the job's own, and the token is the one that the repository was registered with.
+_INPUTS = frozenset(
+    {
+        "repository", "ref", "token", "path", "clean", "fetch-depth", "fetch-tags", "submodules",
+        "persist-credentials", "sparse-checkout", "sparse-checkout-cone-mode", "filter",
+        "show-progress", "set-safe-directory", "ssh-known-hosts", "ssh-strict", "ssh-user",
+        "github-server-url", "allow-unsafe-pr-checkout", *_UNSUPPORTED,
+    }
+)  # fmt: skip
 _SUBMODULES = frozenset({"false", "true", "recursive"})
 
 
@@ -53,6 +61,8 @@ class Wanted:
     persist: bool
     submodules: str
     clean: bool
+    sparse: tuple[str, ...] = ()
+    cone: bool = True
 
 
 class Checkout:
@@ -60,8 +70,9 @@ class Checkout:
 
     def run(self, context: ActionContext) -> StepEnd:
         """Check the wanted commit out."""
+        warn_unexpected(context, _INPUTS)
         wanted = read_inputs(context)
-        own = wanted.repository in ("", _text(context.github, "repository"))
+        own = wanted.repository == ""
         clone = context.clone("" if own else wanted.repository)
         try:
             revision = _revision(context, wanted, clone, own=own)
@@ -105,7 +116,8 @@ class Checkout:
             raise ActionError(
                 f"git failed with exit code {ending.code}; its words are above", "infra.git"
             )
-        outputs = {"commit": revision.sha, "ref": wanted.ref or _text(context.github, "ref")}
+        own_ref = _text(context.github, "ref") if wanted.repository == "" else ""
+        outputs = {"commit": revision.sha, "ref": wanted.ref or own_ref or revision.full_ref}
         return StepEnd("success", exit_code=0, outputs=outputs)
 
     def _submodules(
@@ -136,34 +148,51 @@ class Checkout:
 
 def read_inputs(context: ActionContext) -> Wanted:
     """Return the inputs. Raises ActionError for one that can't be followed."""
-    given = {name.lower(): value.strip() for name, value in context.step.inputs.items()}
-    for name in _UNSUPPORTED:
-        if given.get(name, "").lower() not in ("", "false", "none"):
+    given = given_inputs(context)
+    for name, instead in _UNSUPPORTED.items():
+        if given.get(name, "").lower() not in ("", "false"):
             raise ActionError(
-                f"the built-in checkout has no input `{name}`: leave it out, or run git yourself",
+                f"the built-in checkout does not do `{name}`: leave it out; {instead}",
                 "user.unsupported_input",
             )
+    server = given.get("github-server-url", "").rstrip("/")
+    if server not in ("", _text(context.github, "server_url")):
+        raise ActionError(
+            f"the built-in checkout reads this repository's server only, not {server}: leave "
+            "`github-server-url` out, or clone with git in a step",
+            "user.unsupported_input",
+        )
     depth = given.get("fetch-depth") or "1"
-    if not depth.isdigit():
+    if not depth.lstrip("-").isdigit():
         raise ActionError(f"fetch-depth is {depth!r}; expected a whole number", "user.bad_input")
-    path = PurePosixPath(given.get("path") or ".")
-    if path.is_absolute() or ".." in path.parts:
-        raise ActionError(f"path {str(path)!r} is not below the workspace", "user.bad_input")
     submodules = (given.get("submodules") or "false").lower()
     if submodules not in _SUBMODULES:
         raise ActionError(
             f"submodules is {submodules!r}; expected true, false or recursive", "user.bad_input"
         )
+    repository = given.get("repository", "")
     return Wanted(
-        repository=given.get("repository", ""),
+        repository="" if repository == _text(context.github, "repository") else repository,
         ref=given.get("ref", ""),
-        path=str(path),
-        depth=int(depth),
-        tags=given.get("fetch-tags", "").lower() in _TRUE,
-        persist=given.get("persist-credentials", "true").lower() in _TRUE,
+        path=_path(given.get("path", ""), str(context.folders.workspace)),
+        depth=max(0, int(depth)),
+        tags=is_true(given.get("fetch-tags")),
+        persist=is_true(given.get("persist-credentials") or "true"),
         submodules=submodules,
-        clean=given.get("clean", "true").lower() in _TRUE,
+        clean=is_true(given.get("clean") or "true"),
+        sparse=tuple(
+            line.strip() for line in given.get("sparse-checkout", "").split("\n") if line.strip()
+        ),
+        cone=is_true(given.get("sparse-checkout-cone-mode") or "true"),
     )
+
+
+def _path(text: str, workspace: str) -> str:
+    """Return the folder relative to the workspace. Raises ActionError for one outside of it."""
+    relative = posixpath.relpath(posixpath.join(workspace, text or "."), workspace)
+    if relative == ".." or relative.startswith("../"):
+        raise ActionError(f"path {text!r} is not below the workspace", "user.bad_input")
+    return relative
 
 
 def _revision(context: ActionContext, wanted: Wanted, clone: Clone, *, own: bool) -> Revision:
@@ -180,7 +209,7 @@ def _mirror(
     context: ActionContext, wanted: Wanted, clone: Clone, revision: Revision, *, own: bool
 ) -> Path:
     """Return a mirror with the commit; that of a pull request is made, for no forge has it."""
-    everything = wanted.depth == 0
+    everything = wanted.depth == 0 or wanted.tags
     sides = _merged_sides(context.github) if own else None
     if sides is None or revision.sha != _text(context.github, "sha"):
         return context.mirrors.prepare(clone, revision.sha, everything=everything)
@@ -215,21 +244,37 @@ def checkout_script(wanted: Wanted, clone: Clone, revision: Revision) -> str:
     name = f"git update-ref {shlex.quote(ref)} {shlex.quote(revision.sha)}" if ref else ":"
     upstream = f"origin/{revision.name}" if revision.kind == "branch" else ""
     track = f"git branch -q --set-upstream-to={shlex.quote(upstream)}" if upstream else ":"
+    path = shlex.quote(wanted.path)
     return f"""
-mkdir -p {shlex.quote(wanted.path)} && cd {shlex.quote(wanted.path)}
-if [ -e .git ] && git rev-parse --verify -q HEAD >/dev/null 2>&1; then
-{clean}
-git remote set-url origin {url}
-else
+[ -d {path} ] || rm -f {path}
+mkdir -p {path} && cd {path}
+reuse() {{
+[ -d .git ] && [ "$(git config --local --get remote.origin.url)" = {url} ] &&
+rm -f .git/index.lock .git/shallow.lock && git checkout -q --detach &&
+git for-each-ref --format='delete %(refname)' refs/heads refs/remotes/origin |
+git update-ref --stdin && {clean}
+}}
+if ! reuse 2>/dev/null; then
+find . -mindepth 1 -maxdepth 1 -exec rm -rf {{}} +
 git init -q . && git remote add origin {url}
 fi
 git config --local gc.auto 0
 git fetch -q --force {tags} --no-recurse-submodules {depth} --update-head-ok fd::{_FD} {quoted}
 {name}
+{_sparse(wanted)}
 git checkout -q --force {checkout}
 {track} || :
 echo "HEAD is now at $(git log -1 --format='%h %s')"
 """
+
+
+def _sparse(wanted: Wanted) -> str:
+    """Return what leaves only the wanted part of the tree, or brings back all of it."""
+    if not wanted.sparse:
+        is_sparse = '[ "$(git config --get core.sparseCheckout)" = true ]'
+        return f"if {is_sparse}; then git sparse-checkout disable; fi"
+    mode = "--cone" if wanted.cone else "--no-cone"
+    return f"git sparse-checkout set {mode} {' '.join(map(shlex.quote, wanted.sparse))}"
 
 
 def _target(revision: Revision) -> tuple[str, str]:

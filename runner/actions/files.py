@@ -285,6 +285,16 @@ def given_inputs(context: ActionContext) -> dict[str, str]:
     return {name.lower(): value.strip() for name, value in context.step.inputs.items()}
 
 
+def warn_unexpected(context: ActionContext, known: frozenset[str]) -> None:
+    """Say which inputs mean nothing to a built-in action: most often they are misspelt."""
+    unknown = [name for name in context.step.inputs if name.lower() not in known]
+    if unknown:
+        context.say(
+            f"##[warning]Unexpected input(s) {', '.join(sorted(unknown))}; "
+            f"{context.step.uses} has: {', '.join(sorted(known))}"
+        )
+
+
 @contextlib.contextmanager
 def scratch_file(context: ActionContext, name: str) -> Iterator[Path]:
     """Yield the path of a file of the runner's own, on disk and closed to jobs; removed after."""

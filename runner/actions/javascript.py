@@ -45,6 +45,7 @@ def post_hooks(
             condition=source.plan.post_if,
             payload=Stage(source, source.plan.post, inputs),
             key=step.key,
+            step_id=step.id,
             own=step.own,
         ),
     )

@@ -192,4 +192,5 @@ def _pre_hook(machine: StepMachine, step: StepPlan, source: Source, *, key: str)
         condition=source.plan.pre_if,
         payload=Stage(source, source.plan.pre, None, given=inputs),
         key=key,
+        step_id=step.id,
     )

@@ -15,6 +15,7 @@ from schemas.ids import job_id
 from schemas.workflow.contexts import ref_name, ref_type
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_condition, evaluate_value, to_string
+from schemas.workflow.expressions.values import to_number
 from schemas.workflow.matrix import Leg, leg_name
 from schemas.workflow.plan import JobPlan, WorkflowPlan
 from schemas.workflow.plan_json import job_to_json, plan_from_json
@@ -151,6 +152,8 @@ class RunView:
             **outcome_context(row.event, row.sha, row.ref),
             "secret_source": "None" if run.fork else "Actions",
             "workflow": row.workflow_name,
+            "workflow_ref": f"{run.repository}/{run.workflow}@{row.ref}",
+            "workflow_sha": row.sha,
             "run_id": run.run_id,
             "run_number": str(run.run_number),
             "run_attempt": str(run.run_attempt),
@@ -175,11 +178,9 @@ class RunView:
         return {"github": self.github(run), **self._own_contexts(state, run, job)}
 
     def _own_contexts(self, state: State, run: Run, job: Job) -> dict[str, Value]:
-        repository = state.repositories.get(run.repository)
-        variables: dict[str, Value] = {**(repository.variables if repository else {})}
         contexts: dict[str, Value] = {
             "needs": self.needs(state, job),
-            "vars": variables,
+            "vars": self._variables(state, run),
             "inputs": self.inputs(state, job),
         }
         if job.matrix_json is not None and job.parent is not None:
@@ -189,6 +190,10 @@ class RunView:
             contexts["matrix"] = None
             contexts["strategy"] = dict(_ALONE)
         return contexts
+
+    def _variables(self, state: State, run: Run) -> dict[str, Value]:
+        repository = state.repositories.get(run.repository)
+        return {**(repository.variables if repository else {})}
 
     def needs(self, state: State, job: Job) -> dict[str, Value]:
         """Return the `needs` context: results and outputs of the direct needs."""
@@ -233,21 +238,18 @@ class RunView:
             name = to_string(evaluate_value(raw, self.contexts_for("name", state, run, job)))
         except LanguageError:
             name = raw
-        if plan.parent is not None:
-            name = f"{self._caller_name(plan.parent)} / {name}"
-        return name
-
-    def _caller_name(self, key: str) -> str:
-        plan = self.jobs[key]
-        own = plan.name or plan.local_id
-        return f"{self._caller_name(plan.parent)} / {own}" if plan.parent else own
+        caller = state.jobs.get(job.caller)
+        if caller is None:
+            return name
+        # a leg was named when it was made; other callers are never queued, so have no name yet
+        outer = caller.name if caller.parent is not None else self.name(state, run, caller)
+        return f"{outer} / {name}"
 
     def leg_name(self, state: State, run: Run, leg: Job, values: Leg) -> str:
-        """Return a leg's name: as written when it reads the matrix, else with the values."""
+        """Return a leg's name: a name with an expression as it comes out, else with the values."""
         plan = self.jobs[leg.key]
         name = self.name(state, run, leg)
-        reads_matrix = plan.name is not None and "matrix." in plan.name
-        return name if reads_matrix else leg_name(name, values)
+        return name if _has_expression(plan.name, "name") else leg_name(name, values)
 
     def legs(self, state: State, run: Run, job: Job) -> tuple[Leg, ...] | None:
         """Return the legs of a matrix job, None for a job without; raises LanguageError."""
@@ -282,7 +284,10 @@ class RunView:
         """Return the job's time-out; GitHub's default is 360 minutes."""
         plan = self.jobs[job.key]
         value = self._field(state, run, job, plan.timeout_minutes)
-        minutes = value if isinstance(value, int | float) and value > 0 else TIMEOUT_MINUTES_DEFAULT
+        minutes = to_number(value) if value is not None else 0.0
+        # a variable's value is a text: "20" is meant as 20; what is no number is as if not written
+        if not 0 < minutes < float("inf"):
+            minutes = TIMEOUT_MINUTES_DEFAULT
         return int(minutes * _MINUTE_MS)
 
     def _field(
@@ -339,7 +344,7 @@ class RunView:
             "github": self.github(run),
             "jobs": jobs,
             "inputs": json.loads(caller.inputs_json or "{}"),
-            "vars": {},
+            "vars": self._variables(state, run),
         }
         found: dict[str, str] = {}
         for name, template in call.outputs.items():

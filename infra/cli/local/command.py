@@ -288,7 +288,9 @@ class Watch:
         self._read(0)
 
     def _cancel(self) -> None:
-        self._screen.say("cancelling: steps get 10 s to end; press Ctrl-C again to kill them")
+        self._screen.say(
+            "cancelling: a step gets 10 s to end, cleanup 5 minutes; press Ctrl-C again to kill all"
+        )
         for run in self._outcome.runs.values():
             if not run.conclusion:
                 self._system.cancel(self._repository, run.run_id)

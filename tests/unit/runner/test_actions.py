@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.actions import ActionError
-from runner.actions.artifacts import chosen, from_zip, to_zip
+from runner.actions.artifacts import braces, chosen, from_zip, to_zip
 from runner.actions.cache import place_of, scopes
 from runner.actions.files import common_root, members, read_patterns
 from runner.actions.inputs import input_variables
@@ -222,3 +222,24 @@ def test_only_files_within_the_workspace_are_read(tmp_path: Path) -> None:
     assert read_below(root, root / "up" / "secret") is None
     assert read_below(root, root / "pipe") is None
     assert read_below(root, root / "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "patterns"),
+    [
+        ("app-*", {"app-*"}),
+        ("{a,b}-x", {"a-x", "b-x"}),
+        ("{a,b{1,2}}", {"a", "b1", "b2"}),
+        ("a{,-debug}", {"a", "a-debug"}),
+        ("{single}", {"{single}"}),
+        ("{a,b", {"{a,b"}),
+    ],
+)
+def test_braces_of_an_artifacts_pattern_are_alternatives(pattern: str, patterns: set[str]) -> None:
+    """As in a shell; a group without a comma is a text."""
+    assert set(braces(pattern)) == patterns
+
+
+def test_many_braces_do_not_grow_without_bound() -> None:
+    """Sixteen groups would be 65,536 patterns."""
+    assert len(braces("{a,b}" * 16)) <= 256

@@ -11,7 +11,13 @@ import pytest
 
 from infra.clock import ManualClock
 from runner.actions.checkout import config_text, public_url
-from runner.environment import MARKER, default_variables, inherited, step_variables
+from runner.environment import (
+    MARKER,
+    default_variables,
+    inherited,
+    search_path,
+    step_variables,
+)
 from runner.folders import Cleaner, CommandFileReadError, Seat, remove
 from runner.gateway.leases import Leases, Token
 from runner.gateway_client import Clone
@@ -116,6 +122,36 @@ def test_a_command_file_that_became_a_link_is_refused(seat: Seat, tmp_path: Path
         with pytest.raises(CommandFileReadError):
             folders.read_command_file(files[name], 100)
     assert folders.read_command_file(files["STATE"] + "gone", 100) == b""
+
+
+def test_a_job_that_removes_its_files_gets_new_ones_and_the_seat_goes_on(seat: Seat) -> None:
+    """`rm -rf` of the folder, or of what lies beside it, is no trouble of the runner's."""
+    folders = seat.take("a/b")
+    remove(folders.files)
+    files = folders.make_command_files(2)
+    assert folders.read_command_file(files["ENV"], 100) == b""
+    remove(folders.files)
+    folders.files.symlink_to("/nowhere")
+
+    seat.give_back(folders)
+
+    assert seat.take("a/b").root != folders.root
+
+
+def test_a_link_is_removed_as_itself(tmp_path: Path) -> None:
+    """Also one that leads nowhere."""
+    link = tmp_path / "link"
+    link.symlink_to("/nowhere")
+
+    remove(link)
+
+    assert not link.is_symlink()
+
+
+def test_what_github_path_added_comes_first_and_once() -> None:
+    """The last one added before the others."""
+    assert search_path("/usr/bin:/new:/bin", ("/new", "/old")) == "/new:/old:/usr/bin:/bin"
+    assert search_path("/usr/bin::", ()) == "/usr/bin::"
 
 
 def test_write_protected_trees_are_removed_and_links_not_followed(tmp_path: Path) -> None:

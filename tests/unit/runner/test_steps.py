@@ -246,3 +246,29 @@ def test_outputs_are_evaluated_at_the_end_and_limited() -> None:
     big = machine(step("a"), outputs={"big": "x" * 65_536})
     with pytest.raises(OutputsTooLargeError, match="65539 bytes"):
         big.outputs()
+
+
+def test_the_github_context_has_the_steps_own_name_and_files() -> None:
+    """`github.action` and `github.env` are those of the step that comes next."""
+    subject = machine(step("a"), StepPlan(id="b", run="${{ github.action }} ${{ github.env }}"))
+    files = iter(("/files/env_1", "/files/env_2"))
+    subject.next_files = lambda: {"env": next(files)}
+
+    assert isinstance(subject.next(), Ready)
+    subject.finished(StepEnd("success"))
+    ready = subject.next()
+
+    assert isinstance(ready, Ready)
+    assert ready.run == "b /files/env_2"
+
+
+def test_variables_may_be_one_expression() -> None:
+    """`env: ${{ fromJSON(…) }}` of the workflow, the job and the step, the inner one first."""
+    whole: dict[str, Value] = {"${{ insert }}": '${{ fromJSON(\'{"A": 1, "B": "w"}\') }}'}
+    own: dict[str, Value] = {"${{ insert }}": "${{ fromJSON('{\"B\": true}') }}"}
+    subject = machine(step("a", env=own), workflow_env=whole)
+
+    ready = subject.next()
+
+    assert isinstance(ready, Ready)
+    assert ready.env == {"A": "1", "B": "true"}
