@@ -135,6 +135,7 @@ def _joined(heartbeat: Heartbeat) -> Fact:
         hostname=heartbeat.hostname,
         running=heartbeat.running,
         public_key=heartbeat.public_key,
+        capabilities=heartbeat.capabilities,
     )
     return Fact(pool=heartbeat.pool, event=event)
 

@@ -52,6 +52,9 @@ class Provider(StrEnum):
     GIT = "git"
 
 
+#: The capability of a runner that can run containers.
+CONTAINERS = "containers"
+
 # --------------------------------------------------------------------------- parts of events
 
 
@@ -348,20 +351,21 @@ class WorkflowCalled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobScheduled(Event):
-    """The attempt entered its pool's queue."""
+    """The attempt entered its pool's queue; `capabilities` are what its runner must have."""
 
     name: str
     pool: str
     labels: tuple[str, ...]
     reason: str = "first"
     excluded_runners: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobBlocked(Event):
     """The reason why the job is not running changed.
 
-    `reason` is one of needs, approval, no_runner, pool_full, max_parallel, group; `blockers` are
+    `reason` is one of needs, approval, no_runner, no_engine, pool_full, max_parallel, group; `blockers` are
     the ids (jobs, runs, labels) that it waits for.
     """
 
@@ -538,6 +542,7 @@ class RunnerJoined(Event):
     """A boot of a runner announced itself and waits for its welcome.
 
     `public_key` verifies what this boot asks the gateway: Ed25519, base64url without padding.
+    `capabilities` are what its machine can do beside running processes: `CONTAINERS`.
     """
 
     pool: str
@@ -550,6 +555,7 @@ class RunnerJoined(Event):
     hostname: str = ""
     running: tuple[RunningAttempt, ...] = ()
     public_key: str = ""
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,7 @@ class Heartbeat(HeartbeatRecord):
     """One boot of one runner lives; `leaving` says that it ends on purpose, with no jobs left.
 
     `public_key` is that of `RunnerJoined`.
+    `capabilities` are what the machine can do beside running processes (`schemas.events.CONTAINERS`).
     """
 
     runner_id: str
@@ -73,6 +74,7 @@ class Heartbeat(HeartbeatRecord):
     welcomed: bool = False
     leaving: bool = False
     public_key: str = ""
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

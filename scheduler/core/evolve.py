@@ -354,6 +354,7 @@ def _job_scheduled(state: State, index: Index, event: e.JobScheduled) -> None:
     job.phase = JobPhase.QUEUED
     job.attempt = event.attempt or 1
     job.name, job.pool, job.labels = event.name, event.pool, event.labels
+    job.capabilities = event.capabilities
     job.runner_id = job.boot_id = None
     job.excluded = list(event.excluded_runners)
     job.blocked = ""
@@ -561,6 +562,7 @@ def _runner_joined(state: State, index: Index, event: e.RunnerJoined) -> None:
             slots=event.slots,
             lane=event.lane,
             name=event.name or runner_id,
+            capabilities=tuple(sorted(event.capabilities)),
         ),
     )
     index.pools[event.pool].runners.add(runner_id)

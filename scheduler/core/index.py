@@ -13,17 +13,23 @@ from dataclasses import dataclass, field
 from scheduler.core.state import Job, JobPhase, Runner, State
 from scheduler.core.view import RunView
 
-Labels = tuple[str, ...]
+#: What a job asks of its runner: (labels, capabilities).
+Wants = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def wants_of(job: Job) -> Wants:
+    """Return what a job asks of its runner."""
+    return job.labels, job.capabilities
 
 
 @dataclass(slots=True)
 class Queue:
-    """Jobs of one pool that ask for the same labels, first come first served.
+    """Jobs of one pool that ask for the same of a runner, first come first served.
 
     The heap keeps entries of jobs that have left the queue until they come to its top.
     """
 
-    labels: Labels
+    wants: Wants
     heap: list[tuple[int, str]] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
     blocked: str = ""
@@ -49,7 +55,7 @@ class PoolIndex:
     """A pool's live runners and queues."""
 
     runners: set[str] = field(default_factory=set)
-    queues: dict[Labels, Queue] = field(default_factory=dict)
+    queues: dict[Wants, Queue] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -81,9 +87,10 @@ class Index:
     def enqueue(self, job: Job) -> None:
         """Put a job into its pool's queue."""
         queues = self.pools[job.pool].queues
-        queue = queues.get(job.labels)
+        wants = wants_of(job)
+        queue = queues.get(wants)
         if queue is None:
-            queue = queues[job.labels] = Queue(job.labels)
+            queue = queues[wants] = Queue(wants)
         queue.push(job)
         self.touched_pools.add(job.pool)
 

@@ -180,34 +180,50 @@ def _schedule(
 ) -> e.JobScheduled:
     """Return the decision that queues the job's next attempt; raises LanguageError."""
     wanted, labels = view.runs_on(state, run, job)
+    capabilities = view.capabilities(state, run, job)
     columns = about_job(e.JobScheduled, run, job, cause, job.attempt + 1)
     columns["attempt"] = job.attempt + 1
     return e.JobScheduled(
         **columns,
         name=job.name if job.parent else view.name(state, run, job),
-        pool=_pool_for(state, index, run, wanted, labels),
+        pool=_pool_for(state, index, run, wanted, labels, capabilities),
         labels=labels,
+        capabilities=capabilities,
         reason=reason,
         excluded_runners=excluded,
     )
 
 
 def _pool_for(
-    state: State, index: Index, run: Run, wanted: str | None, labels: tuple[str, ...]
+    state: State,
+    index: Index,
+    run: Run,
+    wanted: str | None,
+    labels: tuple[str, ...],
+    capabilities: tuple[str, ...],
 ) -> str:
-    """Return the first of the repository's pools whose labels include the job's."""
+    """Return the first of the repository's pools whose labels include the job's.
+
+    Among several, one with a runner that can do what the job needs comes first.
+    """
     repository = state.repositories.get(run.repository)
     pools = repository.pools if repository else ("default",)
     if wanted in pools:
         return wanted
+    serving = []
     for name in pools:
         configured = state.pools.get(name)
         served = set(configured.labels) if configured else set()
-        for runner in index.live_runners(state, name):
+        runners = index.live_runners(state, name)
+        for runner in runners:
             served.update(runner.labels)
         if served.issuperset(labels):
-            return name
-    return pools[0]
+            if not capabilities or any(
+                set(r.capabilities).issuperset(capabilities) for r in runners
+            ):
+                return name
+            serving.append(name)
+    return (*serving, *pools)[0]
 
 
 def _cancelled(run: Run, job: Job, cause: Cause, reason: str) -> e.JobCancelled:

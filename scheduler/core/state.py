@@ -190,6 +190,7 @@ class Job(msgspec.Struct, omit_defaults=True):
     matrix_json: str | None = None
     pool: str = ""
     labels: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
     sequence: int = 0
     runner_id: str | None = None
     boot_id: str | None = None
@@ -215,6 +216,7 @@ class Runner(msgspec.Struct, omit_defaults=True):
     slots: int
     lane: int
     name: str = ""
+    capabilities: tuple[str, ...] = ()
     live: bool = True
     leases: dict[str, int] = {}
 

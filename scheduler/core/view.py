@@ -6,6 +6,7 @@ Derived from the `Plan` row and made once a run; everything here is a function o
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_condition, evaluate_value, to_string
 from schemas.workflow.expressions.values import to_number
 from schemas.workflow.matrix import Leg, leg_name
-from schemas.workflow.plan import JobPlan, WorkflowPlan
+from schemas.workflow.plan import JobPlan, StepPlan, WorkflowPlan
 from schemas.workflow.plan_json import job_to_json, plan_from_json
 from schemas.workflow.secrets import mentioned_contexts, repository_secret_names
 from schemas.workflow.status import JobScope
@@ -95,6 +96,20 @@ class PlanView:
             names = repository_secret_names(self.plan, job)
             found = self._for_runner[key] = job_to_json(job), names
         return found
+
+
+def uses_image(step: StepPlan) -> bool:
+    """Say whether a step runs an image whatever else happens."""
+    return step.condition is None and (step.uses or "").startswith("docker://")
+
+
+def _image_of(container: Value) -> Value:
+    """Return a container's image template: what stands beside it may read secrets."""
+    return container.get("image") if isinstance(container, dict) else container
+
+
+def _images_of(services: Mapping[str, Value]) -> Value:
+    return {name: _image_of(service) for name, service in services.items()}
 
 
 def _has_expression(value: object, field: str) -> bool:
@@ -312,6 +327,23 @@ class RunView:
             value = value.get("labels") or []
         labels = value if isinstance(value, list) else [value]
         return pool, tuple(sorted({to_string(label).lower() for label in labels if label}))
+
+    def capabilities(self, state: State, run: Run, job: Job) -> tuple[str, ...]:
+        """Return what the job's runner must be able to do; raises LanguageError.
+
+        An image that comes out empty asks for no container, as on GitHub. A `docker://` step with
+        an `if` may never run: it fails when it does on a runner without an engine.
+        """
+        plan = self.jobs[job.key]
+        if any(uses_image(step) for step in plan.steps):
+            return (e.CONTAINERS,)
+        if plan.container is None and not plan.services:
+            return ()
+        contexts = self.contexts_for("images", state, run, job)
+        container = evaluate_value(_image_of(plan.container), contexts)
+        services = evaluate_value(_images_of(plan.services), contexts)
+        images = [container, *(services.values() if isinstance(services, dict) else ())]
+        return (e.CONTAINERS,) if any(to_string(image).strip() for image in images) else ()
 
     def call_inputs(self, state: State, run: Run, job: Job) -> dict[str, Value]:
         """Return the typed inputs that a calling job hands over; raises LanguageError."""

@@ -71,6 +71,7 @@ class CellDriver:
         slots: int = 4,
         labels: tuple[str, ...] = ("ubuntu-latest", "self-hosted", "linux"),
         pool: str = "default",
+        capabilities: tuple[str, ...] = (),
     ) -> list[Output]:
         """A boot of a runner announces itself."""
         return self.feed(
@@ -82,6 +83,7 @@ class CellDriver:
                 labels=labels,
                 slots=slots,
                 lane=0,
+                capabilities=capabilities,
             )
         )
 

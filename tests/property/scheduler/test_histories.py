@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scheduler.core import deadlines
 from scheduler.core.cell import Cell
-from scheduler.core.index import Index
+from scheduler.core.index import Index, wants_of
 from scheduler.core.state import LIVE, JobPhase, State, dump_changes, load_row
 from schemas import events as e
 from schemas.events import Event
@@ -329,11 +329,11 @@ def test_derived_indexes_are_what_the_rows_say(steps: list[tuple[str, int]]) -> 
     }
     for name, pool in again.pools.items():
         assert pool.runners == cell.index.pools[name].runners
-        for labels, queue in pool.queues.items():
+        for wants, queue in pool.queues.items():
             queued = [job.job_id for job in cell.state.jobs
-                      if job.phase is JobPhase.QUEUED and job.labels == labels]  # fmt: skip
+                      if job.phase is JobPhase.QUEUED and wants_of(job) == wants]  # fmt: skip
             assert {job_id for _, job_id in queue.heap} == set(queued)
-            assert cell.index.pools[name].queues[labels].first(cell.state) == queue.first(
+            assert cell.index.pools[name].queues[wants].first(cell.state) == queue.first(
                 cell.state
             )
 
