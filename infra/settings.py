@@ -195,6 +195,17 @@ class Settings:
     job_user: str = _setting(
         "System user that runs jobs when Tailrace runs as root. Empty: one is added.", default=""
     )
+    container_engine: str = _setting(
+        "What runs containers of jobs: auto (docker, else podman), none, docker, podman, or the "
+        "path of either. A runner asks it at its start and says whether it has one.",
+        default="auto",
+    )
+    container_options: str = _setting(
+        "What jobs may ask of the container engine: safe refuses options and volumes that reach "
+        "beyond the job's containers; any is for runners whose workflows are all trusted.",
+        default="safe",
+        choices=("safe", "any"),
+    )
     allow_hosts: tuple[str, ...] = _setting(
         "Host names under which the public origin may be asked, beside its own URL's, "
         "separated by commas.",

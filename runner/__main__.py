@@ -20,6 +20,7 @@ from infra.metrics import Meters
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from runner.environment import RunnerFacts, inherited
+from runner.executors.containers.engine import detect
 from runner.executors.host import ISOLATION_PROCESS, ISOLATION_USER
 from runner.gateway_client import GatewayClient
 from runner.identity import RunnerRunsError, architecture, runner_name
@@ -56,6 +57,11 @@ def config_of(settings: Settings) -> RunnerConfig:
         facts=RunnerFacts(name=name, arch=architecture()),
         hostname=socket.gethostname(),
         version=metadata.version("tailrace"),
+        engine=lambda: detect(
+            settings.container_engine,
+            os.environ,
+            any_options=settings.container_options == "any",
+        ),
         isolation=ISOLATION_USER if os.geteuid() == 0 else ISOLATION_PROCESS,
     )
 

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from typing import Any
 from infra.metrics import JOBS_RUN, LOG_LINES
 from runner.actions import ActionError, is_remote
 from runner.environment import github_context, runner_context
+from runner.executors import Command
+from runner.executors.containers.job import JobContainers
+from runner.executors.containers.options import OptionError
+from runner.executors.containers.place import ContainerSetupError, ContainerWorkplace
+from runner.executors.containers.wanted import read_wanted
 from runner.executors.host import HostWorkplace
 from runner.folders import JobFolders, Seat
 from runner.gateway_client import GatewayError
@@ -26,7 +32,7 @@ from runner.guards import Guard, GuardLostError
 from runner.hashing import hash_files
 from runner.logs import Batch, LogPacker
 from runner.masking import Masker
-from runner.pump import AbandonedError, Ladder, Pump
+from runner.pump import AbandonedError, Ending, Ladder, Pump
 from runner.reports import JobReport, Reports, StepReport
 from runner.step_runner import StepRunner, step_name
 from runner.steps import (
@@ -174,7 +180,7 @@ class Attempt:
         try:
             plan = job_from_json(assignment.job_json)
             contexts: dict[str, Any] = json.loads(assignment.contexts_json)
-            _check(plan)
+            _check(plan, has_engine=self._tools.engine is not None)
         except CannotRunError as error:
             return Ended(Conclusion.FAILURE, error.reason), str(error), {}
         except (LanguageError, ValueError) as error:
@@ -185,18 +191,103 @@ class Attempt:
             accepts=tools.spool.accepts, interrupted=self._interrupted,
             deadline_ms=self._deadline_ms,
         )  # fmt: skip
-        workplace = HostWorkplace(seat, folders, guard, pump)
         try:
-            return self._steps(plan, contexts, workplace)
+            workplace = self._workplace(plan, seat, folders, guard, pump)
+        except ContainerSetupError as error:
+            pump.close()
+            seat.give_back(folders)
+            return Ended(Conclusion.FAILURE, error.reason), str(error), {}
+        containers = self._containers_of(workplace)
+        try:
+            return self._steps(plan, contexts, workplace, containers)
         finally:
             self._pump = None
+            self._remove(containers, workplace)
             workplace.close()
 
+    def _workplace(
+        self, plan: JobPlan, seat: Seat, folders: JobFolders, guard: Guard, pump: Pump
+    ) -> HostWorkplace:
+        engine = self._tools.engine
+        if engine is None or plan.container is None:
+            return HostWorkplace(seat, folders, guard, pump)
+        return ContainerWorkplace(seat, folders, guard, pump, engine)
+
+    def _containers_of(self, workplace: HostWorkplace) -> JobContainers | None:
+        engine, assignment = self._tools.engine, self.assignment
+        if engine is None:
+            return None
+
+        def run(argv: list[str], env: Mapping[str, str]) -> Ending:
+            workplace.start(
+                Command(
+                    argv=argv,
+                    env={**engine.environment, **env},
+                    cwd="/",
+                    step=0,
+                    on_command=lambda line: line,
+                    place="engine",
+                )
+            )
+            return workplace.wait()
+
+        def is_ending() -> bool:
+            self._look()
+            return self._ladder is not None
+
+        return JobContainers(
+            engine, workplace.folders,
+            mark=self._tools.environment[MARKER],
+            key=f"{assignment.job_id}@{assignment.attempt}:{assignment.boot_id}",
+            clock=self._tools.clock, say=self._say, run=run, is_ending=is_ending,
+        )  # fmt: skip
+
+    def _remove(self, containers: JobContainers | None, workplace: HostWorkplace) -> None:
+        if isinstance(workplace, ContainerWorkplace):
+            workplace.leave()
+        if containers is not None:
+            containers.remove()
+
+    def _make(
+        self,
+        plan: JobPlan,
+        machine: StepMachine,
+        workplace: HostWorkplace,
+        containers: JobContainers | None,
+    ) -> dict[str, Value]:
+        """Bring the job's containers up and return the `job` context.
+
+        Raises ContainerSetupError, OptionError or ExpressionError.
+        """
+        if containers is None:
+            return {}
+        folders, user = workplace.folders, workplace.folders.user
+        # without a container of their own steps run beside what a service leaves in a folder
+        is_safe = (
+            plan.container is not None
+            or containers.engine.rootless
+            or (containers.engine.maps_users(None if user is None else user.uid))
+        )
+        own = tuple(map(str, folders.parts())) if is_safe else ()
+        wanted = read_wanted(
+            plan, {**machine.contexts, "env": dict(machine.env)}, own,
+            any_options=containers.engine.any_options,
+        )  # fmt: skip
+        if wanted:
+            inside = workplace if isinstance(workplace, ContainerWorkplace) else None
+            containers.make(wanted, inside)
+        return containers.context()
+
     def _steps(
-        self, plan: JobPlan, given: dict[str, Any], workplace: HostWorkplace
+        self,
+        plan: JobPlan,
+        given: dict[str, Any],
+        workplace: HostWorkplace,
+        containers: JobContainers | None,
     ) -> tuple[Ended, str, dict[str, str]]:
         try:
-            contexts = self._contexts(plan, given, workplace.folders)
+            job: dict[str, Value] = {}
+            contexts = {**self._contexts(plan, given, workplace.folders), "job": job}
             machine = self._machine = StepMachine(
                 plan,
                 contexts,
@@ -210,12 +301,18 @@ class Attempt:
         runner = StepRunner(
             self.assignment, self._reports, self._tools, self._packer, workplace,
             annotations=self._annotations, summaries=self._summaries, look=self._look,
+            containers=containers,
         )  # fmt: skip
         machine.next_files = runner.next_files
         try:
+            job.update(self._make(plan, machine, workplace, containers))
             runner.prepare(machine)
-        except ActionError as error:
-            return Ended(Conclusion.FAILURE, error.reason), str(error), {}
+        except (ActionError, ContainerSetupError) as error:
+            return self._not_set_up(machine, error.reason, str(error))
+        except OptionError as error:
+            return self._not_set_up(machine, "user.unsupported_option", str(error))
+        except ExpressionError as error:
+            return self._not_set_up(machine, "user.bad_expression", f"containers: {error}")
         while not isinstance(step := self._next(machine), Ended):
             if isinstance(step, NotRun):
                 self._not_run(step)
@@ -223,9 +320,19 @@ class Attempt:
                 self._run_step(machine, runner, step)
         if self._tools.on_steps is not None:
             self._tools.on_steps(self.assignment, _masked(machine.steps, self._masker))
+        self._remove(containers, workplace)
         for pid, name in workplace.sweep():
             self._say(f"Ended process {pid} ({name}), which a step had left running")
         return self._concluded(machine, step)
+
+    def _not_set_up(
+        self, machine: StepMachine, reason: str, message: str
+    ) -> tuple[Ended, str, dict[str, str]]:
+        """Return how a job ends that has no place for its steps; a cancelled one is just that."""
+        interruption = machine.interruption
+        if interruption is not None:
+            return Ended(interruption.conclusion, interruption.reason), "", {}
+        return Ended(Conclusion.FAILURE, reason), message, {}
 
     def _next(self, machine: StepMachine) -> Ready | NotRun | Ended:
         self._look()
@@ -317,7 +424,6 @@ class Attempt:
             "runner": runner_context(
                 self._tools.facts, places, debug=_wants_debug(released, given)
             ),
-            "job": {},
         }
 
     def _secrets(self, plan: JobPlan) -> dict[str, str]:
@@ -463,9 +569,9 @@ def _masked(value: Value, masker: Masker) -> Any:
     return [_masked(item, masker) for item in value] if isinstance(value, list) else value
 
 
-def _check(plan: JobPlan) -> None:
+def _check(plan: JobPlan, *, has_engine: bool) -> None:
     """Refuse what this runner can't do. Raises CannotRunError."""
-    if plan.container is not None or plan.services:
+    if (plan.container is not None or plan.services) and not has_engine:
         raise CannotRunError(
             f"job {plan.id!r} wants containers (`container` or `services`), and this runner has "
             "no container engine: give it labels of a runner that has one",

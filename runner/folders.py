@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _OPEN_FOR_OTHERS = 0o001
 _FOLDER_MODE = 0o700
+_FOR_ALL = 0o666
 _MEMORY_BYTES_MIN = 256 * 1024 * 1024
 
 
@@ -33,7 +34,8 @@ class JobFolders:
     """Where one attempt lives; everything but `root` belongs to the job's user.
 
     `files` holds scripts and command files; it lies in memory where the machine has room for it,
-    since making a file on a disk costs a hundred times as much.
+    since making a file on a disk costs a hundred times as much. Those of a job in a container are
+    `open` to whoever its processes are, below a `root` that is closed to others.
     """
 
     root: Path
@@ -41,6 +43,7 @@ class JobFolders:
     files: Path
     user: JobUser | None
     places: Places
+    open: bool = False
 
     @property
     def actions(self) -> Path:
@@ -64,6 +67,8 @@ class JobFolders:
         try:
             if self.user is not None:
                 os.fchown(fd, self.user.uid, self.user.gid)
+            if self.open:
+                os.fchmod(fd, mode | _FOR_ALL)
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]

@@ -125,6 +125,8 @@ class Pump:
         self._poll.register(self._woken, select.POLLIN)
         self._pipes: dict[int, _Pipe] = {}
         self._blocked = False
+        #: Signals a process that is no child of the guard's; says whether it could.
+        self.signalled: Callable[[signal.Signals], bool] | None = None
         self._closing = threading.Lock()
         self._closed = False
 
@@ -180,7 +182,10 @@ class Pump:
     def _climb(self, now_ms: int, *ladders: Ladder | None) -> None:
         for ladder in ladders:
             number = ladder.climb(now_ms) if ladder is not None else None
-            if number is not None:
+            if number is None:
+                continue
+            is_last = number is signal.SIGKILL
+            if self.signalled is None or (not self.signalled(number) and is_last):
                 self._guard.signal(number)
 
     def _turn(self, now_ms: int, dues: list[int]) -> Ending | None:

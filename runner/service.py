@@ -23,6 +23,8 @@ from runner import lane
 from runner.actions.remote import RemoteActions
 from runner.attempt import Attempt
 from runner.environment import MARKER, RunnerFacts
+from runner.executors.containers.engine import Engine
+from runner.executors.containers.job import remove_leftovers
 from runner.folders import Cleaner, Seat, memory_folder, remove, work_folder
 from runner.gateway_client import Gateway
 from runner.guards import Guard, GuardLostError, Nursery
@@ -36,6 +38,7 @@ from runner.tools import OnSteps, Tools
 from runner.users import UserPool, reachable_path
 from schemas import topics
 from schemas.codec import HEARTBEATS, LANES, CodecError
+from schemas.events import CONTAINERS
 from schemas.lanes import Assignment, LaneRecord
 from schemas.streams import Heartbeat
 
@@ -67,6 +70,7 @@ class RunnerConfig:
     version: str
     isolation: str
     on_steps: OnSteps | None = None
+    engine: Callable[[], Engine | None] = lambda: None
 
 
 class FatalError(Exception):
@@ -99,7 +103,10 @@ class Runner:
     def run(self) -> None:
         """Serve until `stop`. Raises FatalError or LogError."""
         config = self._config
-        kill_leftovers(self._store.mark())
+        engine, mark = config.engine(), self._store.mark()
+        if engine is not None:
+            remove_leftovers(engine, mark)
+        kill_leftovers(mark)
         nursery, users, cleaner = Nursery(), UserPool(config.job_user), Cleaner()
         seats: list[Seat] = []
         try:
@@ -111,7 +118,7 @@ class Runner:
                 self._boot = Boot(
                     config, identity, seats, nursery,
                     reader=self._make_reader(), writer=self._make_writer(),
-                    clock=self._clock, meters=self._meters,
+                    clock=self._clock, meters=self._meters, engine=engine,
                 )  # fmt: skip
                 self._boot.run(self._stopping)
         finally:
@@ -167,6 +174,7 @@ class Boot:
         writer: LogWriter,
         clock: Clock,
         meters: Meters,
+        engine: Engine | None,
     ) -> None:
         """Announce nothing yet."""
         self._config = config
@@ -199,6 +207,7 @@ class Boot:
             facts=config.facts,
             environment=environment,
             hostname=config.hostname,
+            engine=engine,
             on_steps=config.on_steps,
         )
         self._lane = lane.LaneState(identity.runner_id, identity.boot_id)
@@ -413,6 +422,7 @@ class Boot:
             welcomed=self._welcomed,
             leaving=leaving,
             public_key=self._gateway.public_key,
+            capabilities=(CONTAINERS,) if self._tools.engine is not None else (),
         )
         return Append(
             topics.HEARTBEATS,

@@ -44,13 +44,17 @@ class Script:
         return [part.replace(_PLACE, path) for part in self.argv]
 
 
-def script_for(text: str, shell: str | None, exists: Callable[[str], bool]) -> Script:
+def script_for(
+    text: str, shell: str | None, exists: Callable[[str], bool], *, in_container: bool = False
+) -> Script:
     """Return how to run `text`; `exists` says whether a program is on the job's PATH.
 
+    A step in a container that names no shell gets `sh`, even where there is a bash.
     Raises ShellError for a `shell:` that is neither built in nor a template.
     """
     if not shell or not shell.strip():
-        template = _UNSPECIFIED if exists("bash") else "sh -e {0}"
+        has_bash = exists("bash") and not in_container
+        template = _UNSPECIFIED if has_bash else "sh -e {0}"
         return Script(tuple(shlex.split(template)), ".sh", text, template)
     built_in = _BUILT_IN.get(shell.strip())
     if built_in is not None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from runner.actions import Action, ActionContext, ActionError, find
+from runner.actions.composite import Composite
+from runner.actions.javascript import Javascript, Stage
 from runner.actions.remote import Fetcher
 from runner.commands import Effects, StepCommands
 from runner.composite_machine import CompositeMachine
@@ -20,7 +22,9 @@ from runner.environment import (
     search_path,
     step_variables,
 )
-from runner.executors import Command, Workplace
+from runner.executors import Command, Inside, Workplace
+from runner.executors.containers.job import JobContainers
+from runner.executors.containers.place import HOME
 from runner.gateway_client import Clone, GatewayError
 from runner.logs import LogPacker
 from runner.masking import Masker
@@ -32,6 +36,8 @@ from runner.tools import Tools
 from schemas.events import Annotation
 from schemas.lanes import Assignment
 
+#: Actions whose processes are the job's: they run where its steps do.
+JOBS_OWN = (Composite, Javascript, Stage)
 _SIGNAL_BASE = 128
 _NAME_CHARACTERS_MAX = 1_000
 _MINUTE_MS = 60_000
@@ -51,6 +57,7 @@ class StepRunner:
         annotations: list[Annotation],
         summaries: list[str],
         look: Callable[[], bool],
+        containers: JobContainers | None = None,
     ) -> None:
         """Run in `workplace`; remarks and summaries are added to the lists.
 
@@ -64,6 +71,7 @@ class StepRunner:
         self._annotations = annotations
         self._summaries = summaries
         self._look = look
+        self._containers = containers
         self._serial = 0
         self._deadline_ms: int | None = None
         self._limit_ms = 0
@@ -103,7 +111,7 @@ class StepRunner:
         self._serial += 1
         serial = self._serial
         files = folders.make_command_files(serial)
-        env = self._environment(step, machine, files)
+        env = self._environment(step, machine, files, inside=self._workplace.inside)
         masker = self._packer.masker
         commands = StepCommands(
             masker, self._annotations, step=step.number, env=env, debug="RUNNER_DEBUG" in env
@@ -112,7 +120,7 @@ class StepRunner:
             if step.run is not None:
                 end = self._script(step, serial, env, commands, machine.root.paths)
             else:
-                end = self._action(step, machine, serial, env, commands)
+                end = self._action(step, machine, serial, env, commands, files)
         except ShellError as error:
             end = self._failed(step, str(error), "user.bad_shell")
         except ActionError as error:
@@ -150,14 +158,21 @@ class StepRunner:
         text = step.run or ""
         # a PATH in `env:` is for what the script starts: its shell is found without it
         path_of_shells = search_path(self._base_environment().get("PATH", ""), added)
-        script = script_for(text, step.shell, lambda name: _which(name, path_of_shells))
+        inside = self._workplace.inside
+
+        def has(program: str) -> bool:
+            if inside is not None:
+                return program in inside.programs
+            return _which(program, path_of_shells)
+
+        script = script_for(text, step.shell, has, in_container=inside is not None)
         path = folders.files / f"step_{serial}{script.suffix}"
         folders.write(path, script.text.encode("utf-8", "surrogateescape"))
-        cwd = Path(folders.workspace, step.working_directory or "")
+        cwd = Path(folders.workspace, step.working_directory or "")  # one path inside and outside
         self._say(step, f"##[group]{step.name}\n{text.rstrip()}\nshell: {script.shown}\n"
                         "##[endgroup]")  # fmt: skip
         argv = script.command(str(path))
-        if env.get("PATH") != path_of_shells:
+        if inside is None and env.get("PATH") != path_of_shells:
             argv[0] = shutil.which(argv[0], path=path_of_shells) or argv[0]
         command = Command(
             argv=argv,
@@ -200,17 +215,32 @@ class StepRunner:
         serial: int,
         env: dict[str, str],
         commands: StepCommands,
+        files: Mapping[str, str],
     ) -> StepEnd:
         self._report_start(step)
         context = self._action_context(step, machine, serial, env, commands)
         if step.hook is not None:
-            action: Any = step.hook.payload
-            return cast("Action", action).run(context)
+            hook = cast("Action", step.hook.payload)
+            return hook.run(self._for(hook, context, machine, files))
         uses = step.uses or ""
         shown = "".join(f"\n  {name}: {value}" for name, value in step.inputs.items())
         with_ = f"\nwith:{shown}" if shown else ""
         self._say(step, f"##[group]Run {uses}{with_}\n##[endgroup]")
-        return find(uses, context).run(context)
+        action = find(uses, context)
+        return action.run(self._for(action, context, machine, files))
+
+    def _for(
+        self, action: Action, context: ActionContext, machine: StepMachine, files: Mapping[str, str]
+    ) -> ActionContext:
+        """Return the context with what the runner does by itself done on the machine."""
+        if self._workplace.inside is None or isinstance(action, JOBS_OWN):
+            return context
+        step = context.step
+        return replace(
+            context,
+            env=self._environment(step, machine, files, inside=None),
+            command=lambda **given: context.command(**given, place="machine"),
+        )
 
     def _action_context(
         self,
@@ -273,8 +303,9 @@ class StepRunner:
         folders = self._workplace.folders
         env = step_variables(self._base_environment(), {}, {}, ())
         return Command(
-            step=0, on_command=lambda line: line, env=env, cwd=str(folders.workspace), **given
-        )
+            step=0, on_command=lambda line: line, env=env, cwd=str(folders.workspace),
+            place="machine", **given,
+        )  # fmt: skip
 
     def _left_ms(self) -> int | None:
         """Return what is left of the step's limit, which is one for all that it does."""
@@ -285,7 +316,7 @@ class StepRunner:
     # ----------------------------------------------------------------- around both
 
     def _environment(
-        self, step: Ready, machine: StepMachine, files: Mapping[str, str]
+        self, step: Ready, machine: StepMachine, files: Mapping[str, str], *, inside: Inside | None
     ) -> dict[str, str]:
         github, runner = machine.contexts["github"], machine.contexts["runner"]
         defaults = default_variables(
@@ -294,7 +325,13 @@ class StepRunner:
             action=step.id or "__run",
         )
         defaults |= file_variables(files)
-        return step_variables(self._base_environment(), step.env, defaults, machine.root.paths)
+        base = self._base_environment() if inside is None else self._inside_environment(inside)
+        return step_variables(base, step.env, defaults, machine.root.paths)
+
+    def _inside_environment(self, inside: Inside) -> dict[str, str]:
+        """Return what a step in the job's container has beside what the image says."""
+        own = self._containers.env if self._containers is not None else {}
+        return {"PATH": inside.path, **own, "HOME": HOME}
 
     def _base_environment(self) -> dict[str, str]:
         places = self._workplace.folders.places

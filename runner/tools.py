@@ -10,6 +10,7 @@ from infra.metrics import Meters
 from runner.actions.remote import RemoteActions
 from runner.depot import Depot
 from runner.environment import RunnerFacts
+from runner.executors.containers.engine import Engine
 from runner.gateway_client import Gateway
 from runner.identity import Identity
 from runner.mirrors import Mirrors
@@ -36,4 +37,5 @@ class Tools:
     facts: RunnerFacts
     environment: Mapping[str, str]
     hostname: str
+    engine: Engine | None = None
     on_steps: OnSteps | None = None

@@ -365,8 +365,8 @@ class JobScheduled(Event):
 class JobBlocked(Event):
     """The reason why the job is not running changed.
 
-    `reason` is one of needs, approval, no_runner, no_engine, pool_full, max_parallel, group; `blockers` are
-    the ids (jobs, runs, labels) that it waits for.
+    `reason` is one of needs, approval, no_runner, no_engine, pool_full, max_parallel, group;
+    `blockers` are the ids (jobs, runs, labels) that it waits for.
     """
 
     reason: str

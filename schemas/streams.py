@@ -57,7 +57,7 @@ class Heartbeat(HeartbeatRecord):
     """One boot of one runner lives; `leaving` says that it ends on purpose, with no jobs left.
 
     `public_key` is that of `RunnerJoined`.
-    `capabilities` are what the machine can do beside running processes (`schemas.events.CONTAINERS`).
+    `capabilities` are what its machine can do beside running processes (`events.CONTAINERS`).
     """
 
     runner_id: str

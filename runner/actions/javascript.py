@@ -83,16 +83,30 @@ class Stage:
         if source.repository:
             env["GITHUB_ACTION_REPOSITORY"] = source.repository
             env["GITHUB_ACTION_REF"] = source.ref
-        node = shutil.which("node", path=context.env.get("PATH"))
-        if node is None:
-            raise ActionError(
-                f"{source.uses} needs Node.js, and there is no `node` on the job's PATH: install "
-                "it on this machine, or choose a runner that has it",
-                "user.unsupported_action",
-            )
         command = context.command(
-            argv=[node, posixpath.join(source.folder, self._script)],
+            argv=[_node(source, context), posixpath.join(source.folder, self._script)],
             env=env,
             cwd=str(context.folders.workspace),
         )
         return context.ended(context.run(command))
+
+
+def _node(source: Source, context: ActionContext) -> str:
+    """Return the node that runs it: of the job's container, where steps run in one."""
+    inside = context.workplace.inside
+    if inside is not None:
+        if "node" in inside.programs:
+            return "node"
+        raise ActionError(
+            f"{source.uses} needs Node.js, and the image of the job's container has no `node` on "
+            "its PATH: choose an image that has it",
+            "user.unsupported_action",
+        )
+    node = shutil.which("node", path=context.env.get("PATH"))
+    if node is None:
+        raise ActionError(
+            f"{source.uses} needs Node.js, and there is no `node` on the job's PATH: install "
+            "it on this machine, or choose a runner that has it",
+            "user.unsupported_action",
+        )
+    return node

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from runner.folders import JobFolders
 from runner.logs import OnCommand
 from runner.pump import Ending
+
+Place = Literal["job", "machine", "engine"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """What the container of a job's steps has: the user's id, PATH, and which shells and tools."""
+
+    uid: int
+    path: str
+    programs: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """A process to run for a step; `fds` maps further descriptors of its to ours.
 
-    `env` is the whole environment, `cwd` absolute. `timeout_ms` is the step's own limit.
+    `env` is the whole environment, `cwd` absolute. `timeout_ms` is the step's own limit. `place`
+    says whose it is: the job's own (in its container where it has one), the job's user's on the
+    machine, or the runner's, which starts the container engine's program alone.
     """
 
     argv: Sequence[str]
@@ -25,12 +38,14 @@ class Command:
     on_command: OnCommand
     timeout_ms: int | None = None
     fds: Mapping[int, int] = field(default_factory=dict)
+    place: Place = "job"
 
 
 class Workplace(Protocol):
     """The place of one attempt. One thread uses it; the order of calls is `open` … `close`."""
 
     folders: JobFolders
+    inside: Inside | None
 
     def start(self, command: Command) -> None:
         """Start a process; nothing of the step before runs any more but what it left behind."""

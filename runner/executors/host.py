@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from runner.executors import Command
+from runner.executors import Command, Inside
 from runner.folders import JobFolders, Seat
 from runner.guards import Guard, GuardLostError
 from runner.pump import Ending, Pump
@@ -20,6 +20,7 @@ class HostWorkplace:
     def __init__(self, seat: Seat, folders: JobFolders, guard: Guard, pump: Pump) -> None:
         """Work in the seat's `folders`; nothing runs yet."""
         self.folders = folders
+        self.inside: Inside | None = None
         self._seat = seat
         self._guard = guard
         self._pump = pump
@@ -35,7 +36,7 @@ class HostWorkplace:
                 command.argv,
                 env=command.env,
                 cwd=command.cwd,
-                user=self.folders.user,
+                user=None if command.place == "engine" else self.folders.user,
                 fds={0: nothing, 1: out, 2: err, **command.fds},
             )
         finally:

@@ -385,6 +385,7 @@ def runner_process(driver: LaneDriver, home: Path, **settings: object) -> Iterat
         "TAILRACE_INSTANCE": runner_id,
         "TAILRACE_RUNNER_POOL": driver.pool,
         "TAILRACE_LOG_FORMAT": "text",
+        "TAILRACE_CONTAINER_ENGINE": "none",
         # nobody's, unless the test has a gateway: the usual port may be an installation's
         "TAILRACE_GATEWAY_PORT": str(free_port()),
         **{f"TAILRACE_{name.upper()}": str(value) for name, value in settings.items()},

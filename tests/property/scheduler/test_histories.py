@@ -333,9 +333,7 @@ def test_derived_indexes_are_what_the_rows_say(steps: list[tuple[str, int]]) -> 
             queued = [job.job_id for job in cell.state.jobs
                       if job.phase is JobPhase.QUEUED and wants_of(job) == wants]  # fmt: skip
             assert {job_id for _, job_id in queue.heap} == set(queued)
-            assert cell.index.pools[name].queues[wants].first(cell.state) == queue.first(
-                cell.state
-            )
+            assert cell.index.pools[name].queues[wants].first(cell.state) == queue.first(cell.state)
 
 
 @SLOW

@@ -1,0 +1,127 @@
+"""A real runner with a real container engine: jobs, services and actions in containers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.events import CONTAINERS, Conclusion
+from schemas.streams import Heartbeat
+from schemas.workflow.plan import StepPlan
+from tests.integration.runner_fixtures import driver, open_home
+from tests.support.engine import IMAGE, NoEngineError, TestEngine, test_engine
+from tests.support.eventually import eventually
+from tests.support.lanes import LaneDriver, RunnerProcess, runner_process
+
+__all__ = ["driver", "open_home"]
+
+REQUIRED = "TAILRACE_REQUIRE_ENGINE"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[TestEngine]:
+    """Yield an engine of the test's own; without one these tests are skipped, saying so."""
+    try:
+        with test_engine() as found:
+            yield found
+    except NoEngineError as error:
+        if os.environ.get(REQUIRED):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def runner(driver: LaneDriver, open_home: Path, engine: TestEngine) -> Iterator[RunnerProcess]:
+    """Yield a runner with that engine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in engine.environ.items():
+            patch.setenv(name, value)
+        settings = {"container_engine": engine.program, "runner_slots": 2}
+        with runner_process(driver, open_home, **settings) as runner:
+            yield runner
+
+
+@pytest.fixture
+def boot(driver: LaneDriver, runner: RunnerProcess) -> Heartbeat:
+    """Return the runner's boot, welcomed."""
+    return driver.welcome(runner.runner_id)
+
+
+def run(text: str, **values: Any) -> StepPlan:
+    """Return a step that runs a script."""
+    return StepPlan(id=values.pop("id", "__run"), run=text, **values)
+
+
+def test_a_runner_with_an_engine_says_so(boot: Heartbeat) -> None:
+    """The announcement has the capability that the scheduler looks for."""
+    assert boot.capabilities == (CONTAINERS,)
+
+
+def test_steps_run_in_the_job_s_container(driver: LaneDriver, boot: Heartbeat) -> None:
+    """Shell, variables, folders and command files are those of a job in a container."""
+    steps = (
+        run('cat /etc/passwd | wc -l; echo $0; echo "home $HOME"; id -u'),
+        run('echo "$GREETING $OWN"; pwd; echo text > made; mkdir -p sub', env={"OWN": "step's"}),
+        run("pwd; ls ../made; touch made-in-sub", working_directory="sub"),
+        run(
+            "echo answer=42 >> $GITHUB_OUTPUT; echo FROM_FILE=yes >> $GITHUB_ENV;"
+            "mkdir -p /tmp/tools; printf '#!/bin/sh\\necho a tool' > /tmp/tools/tool;"
+            "chmod +x /tmp/tools/tool; echo /tmp/tools >> $GITHUB_PATH",
+            id="out",
+        ),
+        run(
+            'echo "${{ steps.out.outputs.answer }} $FROM_FILE"; tool;'
+            "echo '${{ toJSON(job.container) }}'"
+        ),
+        run(
+            "ls /__w/hello/hello /github/workspace;"
+            "test -s $GITHUB_EVENT_PATH && test -s /github/workflow/event.json"
+        ),
+        run("exit 3"),
+    )
+    plan = {"container": {"image": IMAGE, "env": {"GREETING": "hello"}}}
+    finished, log, ended = driver.run(boot, steps, plan=plan)
+    texts = log.texts()
+    assert (finished.conclusion, finished.reason) == (
+        Conclusion.FAILURE,
+        "user.exit_code",
+    ), (finished.message, texts)
+    assert ended[-1].exit_code == 3
+    for expected in ("2", "home /github/home", "0", "hello step's", "../made", "42 yes", "a tool"):
+        assert expected in texts
+    assert sum(text == "made" for text in texts) == 2
+    assert '"network"' in "".join(texts)
+    assert not any("bash" in line.text for line in log.lines())
+
+
+def test_a_step_s_time_limit_ends_all_that_it_started(driver: LaneDriver, boot: Heartbeat) -> None:
+    """Its children in the container die with it, and the job goes on."""
+    steps = (
+        run("sleep 611 & sh -c 'sleep 612; true'", timeout_minutes=0.02, continue_on_error=True),
+        run("ps | grep -v grep | grep 'sleep 61' || echo none is left"),
+    )
+    finished, log, ended = driver.run(boot, steps, plan={"container": IMAGE})
+    assert finished.conclusion == Conclusion.SUCCESS, (finished.message, log.texts())
+    assert ended[0].reason == "user.step_timeout"
+    assert "none is left" in log.texts()
+
+
+def test_a_cancelled_job_leaves_no_container(
+    driver: LaneDriver, boot: Heartbeat, engine: TestEngine
+) -> None:
+    """The step is ended within its grace, and everything of the engine's is removed."""
+    assignment = driver.assignment(
+        boot, (run("echo begun; trap '' INT TERM; while :; do sleep 1; done"),),
+        plan={"container": IMAGE},
+    )  # fmt: skip
+    driver.send(assignment)
+    eventually(lambda: "begun" in driver.so_far(assignment), what="the step's first words")
+    assert engine.call("ps", "--quiet")
+    driver.cancel(assignment, grace_ms=1_000)
+    assert driver.finished(assignment).conclusion == Conclusion.CANCELLED
+    assert engine.call("ps", "--all", "--quiet") == ""
+    assert "tailrace" not in engine.call("network", "ls")
