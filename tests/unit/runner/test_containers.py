@@ -42,7 +42,8 @@ SAFE = (
 REFUSED = (
     "--privileged", "--privileged=true", "--pid host", "--pid=host", "--ipc host", "--uts=host",
     "--userns=host", "--network host", "--net=host", "--network=container:other",
-    "--device /dev/sda", "--device-cgroup-rule 'a *:* rwm'", "--cap-add ALL", "--cap-add=CAP_SYS_ADMIN",
+    "--device /dev/sda", "--device-cgroup-rule 'a *:* rwm'", "--cap-add ALL",
+    "--cap-add=CAP_SYS_ADMIN",
     "--security-opt seccomp=unconfined", "--security-opt=label=disable",
     "--mount type=bind,src=/,dst=/x",
     "--volumes-from other", "--cgroup-parent /", "--env-file /etc/passwd", "--env PATH", "-e TOKEN",
