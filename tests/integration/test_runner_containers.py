@@ -125,3 +125,77 @@ def test_a_cancelled_job_leaves_no_container(
     assert driver.finished(assignment).conclusion == Conclusion.CANCELLED
     assert engine.call("ps", "--all", "--quiet") == ""
     assert "tailrace" not in engine.call("network", "ls")
+
+
+# --------------------------------------------------------------------------- services
+
+SERVE = "echo up > /tmp/index.html; exec httpd -f -p 8000 -h /tmp"
+HEALTHY = "--health-cmd 'wget -q -O- http://127.0.0.1:8000/' --health-interval 1s"
+
+
+def service(command: str, **values: Any) -> dict[str, Any]:
+    """Return a service of a shell's command."""
+    return {"image": IMAGE, "entrypoint": "sh", "command": f'-c "{command}"', **values}
+
+
+def test_a_service_is_reached_by_its_name_from_the_job_s_container(
+    driver: LaneDriver, boot: Heartbeat
+) -> None:
+    """It is healthy before the first step, and has the variables that it was given."""
+    web = service(
+        "sleep 1; echo $WORD > /tmp/index.html; exec httpd -f -p 8000 -h /tmp",
+        env={"WORD": "fish & chips"}, options=HEALTHY,
+    )  # fmt: skip
+    steps = (run("wget -q -O- http://web:8000/; echo '${{ job.services.web.network }}'"),)
+    plan = {"container": IMAGE, "services": {"web": web}}
+    finished, log, _ = driver.run(boot, steps, plan=plan)
+    assert finished.conclusion == Conclusion.SUCCESS, (finished.message, log.texts())
+    assert "fish & chips" in log.texts()
+    assert any(text.startswith("tailrace-") for text in log.texts())
+
+
+def test_a_service_is_reached_by_its_port_from_a_job_on_the_machine(
+    driver: LaneDriver, boot: Heartbeat
+) -> None:
+    """The port is a free one of loopback, and the step runs outside."""
+    steps = (
+        run("wget -q -O- http://127.0.0.1:${{ job.services.web.ports['8000'] }}/; echo $0"),
+        run("echo '${{ job.services.web.ports[8000] }}' | tr -d 0-9 | wc -c; id -u"),
+    )
+    web = service(SERVE, ports=["8000"], options=HEALTHY)
+    finished, log, _ = driver.run(boot, steps, plan={"services": {"web": web}})
+    assert finished.conclusion == Conclusion.SUCCESS, (finished.message, log.texts())
+    assert log.texts()[0] == "up"
+    assert "0" not in log.texts()[-1:]  # the job's user on the machine is not root
+
+
+def test_a_service_that_does_not_become_healthy_fails_the_job_with_its_log(
+    driver: LaneDriver, boot: Heartbeat
+) -> None:
+    """No step runs, and what the service said is there, with secrets masked."""
+    options = "--health-cmd false --health-interval 1s --health-retries 1"
+    web = service("echo 'cannot bind: in use'; exec sleep 100", options=options)
+    finished, log, ended = driver.run(boot, "echo never", plan={"services": {"web": web}})
+    assert (finished.conclusion, finished.reason) == (Conclusion.FAILURE, "user.container")
+    assert "service 'web'" in finished.message
+    assert "unhealthy" in finished.message
+    assert "cannot bind: in use" in log.texts()
+    assert not ended
+
+
+@pytest.mark.parametrize(
+    ("container", "reason", "words"),
+    [
+        ({"image": IMAGE, "options": "--privileged"}, "user.unsupported_option", "--privileged"),
+        ({"image": IMAGE, "volumes": ["/:/host"]}, "user.unsupported_option", "/:/host"),
+        ({"image": "localhost/tailrace-test:none"}, "infra.container", "tailrace-test:none"),
+    ],
+)
+def test_a_container_that_can_t_be_had_fails_the_job(
+    driver: LaneDriver, boot: Heartbeat, container: dict[str, Any], reason: str, words: str
+) -> None:
+    """Before any step, saying what was refused."""
+    finished, _, ended = driver.run(boot, "echo never", plan={"container": container})
+    assert (finished.conclusion, finished.reason) == (Conclusion.FAILURE, reason)
+    assert words in finished.message
+    assert not ended

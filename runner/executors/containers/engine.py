@@ -77,6 +77,11 @@ class Engine:
         found: list[dict[str, Any]] = json.loads(self.call(kind, "inspect", name))
         return found[0]
 
+    @property
+    def removal(self) -> tuple[str, ...]:
+        """The words that kill and remove a container; podman would ask it to end first, for 10 s."""
+        return ("rm", "--force", "--volumes", *(("--time", "0") if self.kind == "podman" else ()))
+
     def maps_users(self, uid: int | None) -> bool:
         """Say whether a container's root can be made the user of that id on the machine.
 

@@ -341,17 +341,17 @@ class JobContainers:
 
     def _remove(self, kind: str, name: str) -> None:
         try:
-            self.engine.call(*_REMOVALS[kind], name)
+            self.engine.call(*removal(self.engine, kind), name)
         except EngineError as error:
             if _GONE not in str(error).lower() and "not found" not in str(error).lower():
                 logger.warning("%s %s is left to the next start: %s", kind, name, error)
 
 
-_REMOVALS = {
-    "container": ("rm", "--force", "--volumes"),
-    "network": ("network", "rm"),
-    "volume": ("volume", "rm", "--force"),
-}
+def removal(engine: Engine, kind: str) -> tuple[str, ...]:
+    """Return the words that remove a container, network or volume."""
+    if kind == "container":
+        return engine.removal
+    return (kind, "rm", *(("--force",) if kind == "volume" else ()))
 
 
 @contextmanager
@@ -384,10 +384,10 @@ def remove_leftovers(engine: Engine, runner_id: str) -> int:
     """
     removed = 0
     mark = f"label={RUNNER_LABEL}={runner_id}"
-    for listing, removal in (
-        (("ps", "--all", "--quiet", "--no-trunc"), _REMOVALS["container"]),
-        (("network", "ls", "--quiet"), _REMOVALS["network"]),
-        (("volume", "ls", "--quiet"), _REMOVALS["volume"]),
+    for kind, listing in (
+        ("container", ("ps", "--all", "--quiet", "--no-trunc")),
+        ("network", ("network", "ls", "--quiet")),
+        ("volume", ("volume", "ls", "--quiet")),
     ):
         try:
             names = engine.call(*listing, "--filter", mark).split()
@@ -396,7 +396,7 @@ def remove_leftovers(engine: Engine, runner_id: str) -> int:
             continue
         for name in names:
             try:
-                engine.call(*removal, name)
+                engine.call(*removal(engine, kind), name)
             except EngineError as error:
                 logger.warning("%s of an earlier boot can't be removed: %s", name, error)
             else:
