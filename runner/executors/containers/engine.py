@@ -79,7 +79,7 @@ class Engine:
 
     @property
     def removal(self) -> tuple[str, ...]:
-        """The words that kill and remove a container; podman would ask it to end first, for 10 s."""
+        """The words that kill and remove a container; podman would ask it to end for 10 s."""
         return ("rm", "--force", "--volumes", *(("--time", "0") if self.kind == "podman" else ()))
 
     def maps_users(self, uid: int | None) -> bool:
