@@ -237,7 +237,7 @@ class Attempt:
 
         return JobContainers(
             engine, workplace.folders,
-            mark=self._tools.environment[MARKER],
+            mark=self._tools.identity.mark,
             key=f"{assignment.job_id}@{assignment.attempt}:{assignment.boot_id}",
             clock=self._tools.clock, say=self._say, run=run, is_ending=is_ending,
         )  # fmt: skip

@@ -49,14 +49,14 @@ class JobContainers:
         engine: Engine,
         folders: JobFolders,
         *,
-        runner_id: str,
+        mark: str,
         key: str,
         clock: Clock,
         say: Callable[[str], None],
         run: Callable[[list[str], Mapping[str, str]], Ending],
         is_ending: Callable[[], bool],
     ) -> None:
-        """Make nothing yet; `key` tells attempts apart.
+        """Make nothing yet; `mark` tells the runners of a machine apart, `key` their attempts.
 
         `run` runs a command of the engine with its words in the job's log, `is_ending` takes
         orders that came and says whether the job is being ended.
@@ -64,9 +64,9 @@ class JobContainers:
         self.engine = engine
         self.network = ""
         self._folders = folders
-        self._labels = (f"{RUNNER_LABEL}={runner_id}", f"{JOB_LABEL}={key}")
-        self._mark = f"{MARKER}={runner_id}"
-        self._prefix = f"tailrace-{hashlib.sha256(f'{runner_id} {key}'.encode()).hexdigest()[:16]}"
+        self._labels = (f"{RUNNER_LABEL}={mark}", f"{JOB_LABEL}={key}")
+        self._mark = f"{MARKER}={mark}"
+        self._prefix = f"tailrace-{hashlib.sha256(f'{mark} {key}'.encode()).hexdigest()[:16]}"
         self._clock = clock
         self._say = say
         self._run = run
@@ -377,20 +377,20 @@ def published(inspected: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def remove_leftovers(engine: Engine, runner_id: str) -> int:
+def remove_leftovers(engine: Engine, mark: str) -> int:
     """Remove what an earlier boot of the runner left with the engine; returns how many.
 
     Called at the start, when nothing of this runner may run.
     """
     removed = 0
-    mark = f"label={RUNNER_LABEL}={runner_id}"
+    labelled = f"label={RUNNER_LABEL}={mark}"
     for kind, listing in (
         ("container", ("ps", "--all", "--quiet", "--no-trunc")),
         ("network", ("network", "ls", "--quiet")),
         ("volume", ("volume", "ls", "--quiet")),
     ):
         try:
-            names = engine.call(*listing, "--filter", mark).split()
+            names = engine.call(*listing, "--filter", labelled).split()
         except EngineError as error:
             logger.warning("what an earlier boot left can't be listed: %s", error)
             continue
