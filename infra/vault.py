@@ -182,6 +182,20 @@ class Vault:
 
         return self._with(update)
 
+    def set_default_branch(self, repository: str, branch: str) -> None:
+        """Take over the name that a repository's default branch has got."""
+
+        def update(connection: psycopg.Connection[Any]) -> None:
+            with connection.transaction():
+                connection.execute(
+                    "UPDATE vault.repositories SET default_branch = %s, updated_at = now()"
+                    " WHERE repository = %s",
+                    (branch, repository),
+                )
+                _count_up(connection)
+
+        self._with(update)
+
     def forge_token(self, repository: str) -> str:
         """Return the forge token of a repository, or ""."""
         rows = self._rows("SELECT token FROM vault.repositories WHERE repository = %s",

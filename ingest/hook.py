@@ -66,11 +66,31 @@ def payload(config: dict[str, Any], old: str, new: str, ref: str) -> dict[str, A
             "name": name.rpartition("/")[2],
             "full_name": name,
             "owner": {"login": name.partition("/")[0]},
-            "default_branch": config["default_branch"],
+            "default_branch": default_branch() or config["default_branch"],
             "clone_url": config["clone_url"],
             "private": True,
         },
     }
+
+
+def default_branch() -> str:
+    """Return the branch that a bare repository's HEAD names, "" where it says nothing.
+
+    The HEAD of a working copy is what somebody has checked out. Files are read, no git is started:
+    the pusher waits.
+    """
+    folder = Path(os.environ.get("GIT_DIR") or ".")
+    try:
+        settings = "".join((folder / "config").read_text(encoding="utf-8").lower().split())
+        head = (folder / "HEAD").read_text(encoding="utf-8").strip()
+        name = head.removeprefix("ref: refs/heads/")
+        if "bare=true" not in settings or name == head:
+            return ""
+        packed = folder / "packed-refs"
+        is_packed = packed.exists() and f" refs/heads/{name}\n" in packed.read_text("utf-8")
+        return name if is_packed or (folder / "refs/heads" / name).exists() else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def user_name() -> str:

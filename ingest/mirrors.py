@@ -65,6 +65,10 @@ class Origin:
     default_branch: str
     credentials: Callable[[], Credentials | None] = lambda: None
 
+    def is_as(self, other: Origin) -> bool:
+        """Tell whether a mirror of this one serves the other, too."""
+        return (self.clone_url, self.default_branch) == (other.clone_url, other.default_branch)
+
 
 class Mirror:
     """One repository as the planner reads it. One thread at a time."""
@@ -450,10 +454,10 @@ class Mirrors:
 
     @contextmanager
     def use(self, origin: Origin) -> Iterator[Mirror]:
-        """Lend the mirror of a repository to this thread; a changed clone URL gives a new one."""
+        """Lend the mirror of a repository to this thread; one that has moved gets a new one."""
         with self._lock:
             known = self._open.get(origin.repository)
-            if known is None or known[0].clone_url != origin.clone_url:
+            if known is None or not known[0].is_as(origin):
                 known = (origin, self.fresh(origin), threading.Lock())
                 self._open[origin.repository] = known
                 self._close_the_oldest()

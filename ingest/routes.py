@@ -1,5 +1,6 @@
 """`POST /webhooks/{provider}/{repository}`: from bytes of a stranger to a durable fact.
 
+A signed body that isn't what its header says is a fact, too: it is answered 400 and starts nothing.
 In this order: size, signature over the raw bytes, meaning, object store for what is large, the
 broker's acknowledgement, 202. An unknown repository, a wrong provider and a wrong signature get
 one answer after the same work, so that nobody learns which repositories exist.
@@ -20,7 +21,7 @@ from infra.clock import Clock
 from infra.metrics import APPEND_SECONDS, WEBHOOKS, Meters
 from infra.objects import ObjectStore, ObjectStoreError, content_key
 from infra.vault import WebhookKey
-from ingest.forges import BodyError, WebhookRequest, received
+from ingest.forges import UNREADABLE, BodyError, WebhookRequest, received, unreadable
 from ingest.forges.request import dumped
 from ingest.keys import WebhookKeys
 from ingest.log import EventLog, NotAcknowledgedError
@@ -93,11 +94,14 @@ class Webhooks:
         self._meters.observe(
             APPEND_SECONDS, (self._clock.steady_ms() - started_ms) / 1000, "events"
         )
-        answer = {
+        answer: dict[str, object] = {
             "delivery_id": delivery.delivery_id,
             "event_id": delivery.event_id,
             "offset": offset,
         }
+        code, _, sentence = delivery.inert.partition(": ")
+        if code == UNREADABLE:
+            raise Problem(400, sentence, headers={}, **answer)
         return Response(dumped(answer), 202, media_type="application/json")
 
     # ----------------------------------------------------------------- the bytes
@@ -167,13 +171,10 @@ class Webhooks:
     ) -> DeliveryReceived:
         key = self._keys.get(repository)
         arguments = (provider, repository, headers, raw, body, key.default_branch if key else "")
-        try:
-            if len(raw) < THREAD_BYTES_MIN:
-                delivery = self._read(*arguments)
-            else:
-                delivery = await asyncio.to_thread(self._read, *arguments)
-        except BodyError as error:
-            raise Problem(400, str(error)) from error
+        if len(raw) < THREAD_BYTES_MIN:
+            delivery = self._read(*arguments)
+        else:
+            delivery = await asyncio.to_thread(self._read, *arguments)
         if len(delivery.payload_json or "") > INLINE_BYTES_MAX // 4:
             return await asyncio.to_thread(self._without_large_payload, delivery)
         return delivery
@@ -196,7 +197,11 @@ class Webhooks:
             received_at=self._clock.now_ms(),
             default_branch=default_branch,
         )
-        return received(provider, request)
+        try:
+            return received(provider, request)
+        except BodyError as error:
+            # recorded all the same: who set up the webhook finds out why nothing starts
+            return unreadable(provider, request, str(error))
 
     def _without_large_payload(self, delivery: DeliveryReceived) -> DeliveryReceived:
         payload = (delivery.payload_json or "").encode()

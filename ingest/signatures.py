@@ -21,7 +21,12 @@ _PAYLOAD = b"payload="
 #: also when it is empty (a hook without a secret sends it empty: that is unsigned).
 _HEADERS: Mapping[str, Sequence[str]] = {
     Provider.GITHUB: ("x-hub-signature-256",),
-    Provider.GITEA: ("x-gitea-signature", "x-gogs-signature", "x-hub-signature-256"),
+    Provider.GITEA: (
+        "x-gitea-signature",
+        "x-forgejo-signature",
+        "x-gogs-signature",
+        "x-hub-signature-256",
+    ),
     Provider.GOGS: ("x-gogs-signature",),
     Provider.GIT: ("x-tailrace-signature-256", "x-hub-signature-256"),
 }

@@ -205,7 +205,10 @@ class DeliveryReceived(Event):
     `payload_json` is the webhook's body as JSON in GitHub's shape where it triggers workflows;
     above 1 MiB `payload_uri` names it in the object store instead. `body_sha256` is of the raw
     bytes. `chain` counts the workflow_run deliveries that led to this one. `fork` says that a pull
-    request of a fork is behind it, also by way of a run that it started.
+    request of a fork is behind it, also by way of a run that it started. `merge_sha` is the
+    commit by which a pull request was merged. `inert` (`code: sentence`) says why it can start
+    nothing, whatever workflows list: `unreadable: …` is a signed body that isn't what its header
+    says.
 
     Cron ticks and workflow_run deliveries are the scheduler's own decisions; all others are inputs.
     """
@@ -237,6 +240,8 @@ class DeliveryReceived(Event):
     body_sha256: str = ""
     body_bytes: int = 0
     chain: int = 0
+    merge_sha: str = ""
+    inert: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,9 +122,7 @@ def _pull_request(body: Json) -> Facts:
 
     A merged one is about the branch that it went into (GitHub's `github.ref`).
     """
-    pull = body.get("pull_request")
-    if not isinstance(pull, dict):
-        raise BodyError("`pull_request` is missing; expected an object")
+    pull = _part(body, "pull_request")
     count = number(body.get("number") or pull.get("number"), "number")
     head, base = obj(pull.get("head")), obj(pull.get("base"))
     head_repository = text(obj(head.get("repo")).get("full_name"))
@@ -140,8 +138,8 @@ def _pull_request(body: Json) -> Facts:
         "head_ref": ref_name(head.get("ref"), "pull_request.head.ref"),
         "head_repository": head_repository,
         "base_ref": base_ref,
-        "base_sha": merge_sha if merged and merge_sha
-        else optional_sha(base.get("sha"), "pull_request.base.sha"),
+        "base_sha": optional_sha(base.get("sha"), "pull_request.base.sha"),
+        "merge_sha": merge_sha if merged else "",
         # a head without a repository is a fork that was deleted
         "fork": not head_repository or head_repository.lower() != base_repository.lower(),
         "merged": merged,
@@ -150,21 +148,20 @@ def _pull_request(body: Json) -> Facts:
 
 
 def _release(body: Json) -> Facts:
-    release = body.get("release")
-    if not isinstance(release, dict):
-        raise BodyError("`release` is missing; expected an object")
+    """A release, about its tag. A draft says nothing until it is published, as on GitHub."""
+    release = _part(body, "release")
     tag = ref_name(release.get("tag_name"), "release.tag_name")
+    draft = release.get("draft") is True and body.get("action") in _OF_DRAFTS
     return {
         "ref": f"refs/tags/{tag}",
         "tag_name": tag,
         "message": text(release.get("name"), MESSAGE_CHARS_MAX),
+        "inert": f"draft: the release {tag} is a draft" if draft else "",
     }
 
 
 def _merge_group(body: Json) -> Facts:
-    group = body.get("merge_group")
-    if not isinstance(group, dict):
-        raise BodyError("`merge_group` is missing; expected an object")
+    group = _part(body, "merge_group")
     return {
         "ref": full_ref(group.get("head_ref"), "merge_group.head_ref"),
         "sha": sha(group.get("head_sha"), "merge_group.head_sha"),
@@ -188,15 +185,17 @@ def _workflow_dispatch(body: Json) -> Facts:
 
 
 def _deployment(body: Json) -> Facts:
-    deployment = body.get("deployment")
-    if not isinstance(deployment, dict):
-        raise BodyError("`deployment` is missing; expected an object")
+    """A deployment or its status; that an old one became inactive starts nothing on GitHub."""
+    deployment = _part(body, "deployment")
+    inactive = obj(body.get("deployment_status")).get("state") == "inactive"
     ref = optional_ref(deployment.get("ref"), "deployment.ref")
     return {
         # a deployment of a bare commit names the commit as its ref and has no branch
         "ref": ref if ref.startswith("refs/") else "",
         "head_ref": "" if ref == deployment.get("sha") else ref,
         "sha": optional_sha(deployment.get("sha"), "deployment.sha"),
+        "message": text(deployment.get("environment"), MESSAGE_CHARS_MAX),
+        "inert": "inactive: the deployment was replaced by a newer one" if inactive else "",
     }
 
 
@@ -229,14 +228,41 @@ def _registry_package(body: Json) -> Facts:
     return facts
 
 
-def _other(body: Json) -> Facts:
-    """Events that are about the default branch; the subject's number and title for people."""
-    subject = obj(body.get("issue")) or obj(body.get("discussion"))
+def _numbered(body: Json) -> Facts:
+    """Events of an issue, a discussion or a milestone: number and title for people."""
+    subject = next((found for name in _NUMBERED if (found := obj(body.get(name)))), {})
     facts: Facts = {"message": text(subject.get("title"), MESSAGE_CHARS_MAX)}
     if subject.get("number"):
         facts["number"] = number(subject["number"], "number")
     return facts
 
+
+def _other(body: Json) -> Facts:
+    """Events that are about the default branch, and those that start nothing.
+
+    Nothing in them is relied upon, so nothing in them can be wrong.
+    """
+    for name in _NAMED:
+        subject = obj(body.get(name))
+        title = subject.get("title") or subject.get("name") or subject.get("full_name")
+        if title:
+            return {"message": text(title, MESSAGE_CHARS_MAX)}
+    return {"message": text(body.get("description"), MESSAGE_CHARS_MAX)}
+
+
+def _part(body: Json, name: str) -> Json:
+    """Return an object that the event must have."""
+    found = body.get(name)
+    if not isinstance(found, dict):
+        raise BodyError(f"`{name}` is missing; expected an object")
+    return found
+
+
+#: What a draft release is silent about.
+_OF_DRAFTS = frozenset({"created", "edited", "deleted"})
+_NUMBERED = ("issue", "discussion", "milestone")
+#: Parts of other events that have a name to show.
+_NAMED = ("check_run", "label", "rule", "forkee", "workflow_job", "milestone")
 
 _READERS: dict[str, Callable[[Json], Facts]] = {
     "push": _push,
@@ -253,4 +279,9 @@ _READERS: dict[str, Callable[[Json], Facts]] = {
     "deployment_status": _deployment,
     "workflow_run": _workflow_run,
     "registry_package": _registry_package,
+    "issues": _numbered,
+    "issue_comment": _numbered,
+    "discussion": _numbered,
+    "discussion_comment": _numbered,
+    "milestone": _numbered,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ingest.forges import facts
-from ingest.forges.request import BodyError, WebhookRequest, delivery_id, parsed
+from ingest.forges.request import BodyError, WebhookRequest, delivery_id, parsed, without_bom
 from schemas.events import DeliveryReceived, Provider
 
 EVENT_HEADER = "X-Tailrace-Event"
@@ -23,5 +23,5 @@ def received(request: WebhookRequest) -> DeliveryReceived:
         event=event,
         delivery_id=delivery_id(Provider.GIT, given, request),
         body=parsed(request.body),
-        payload_json=request.body.decode(),
+        payload_json=without_bom(request.body).decode(),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ingest.forges import facts
-from ingest.forges.request import WebhookRequest, delivery_id, event_name, parsed
+from ingest.forges.request import WebhookRequest, delivery_id, event_name, parsed, without_bom
 from schemas.events import DeliveryReceived, Provider
 
 
@@ -17,5 +17,5 @@ def received(request: WebhookRequest) -> DeliveryReceived:
         event=event,
         delivery_id=delivery_id(Provider.GITHUB, request.header("x-github-delivery"), request),
         body=body,
-        payload_json=request.body.decode(),
+        payload_json=without_bom(request.body).decode(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ class WebhookRequest:
 def parsed(body: bytes) -> Json:
     """Return the JSON object that a body is; BodyError for anything else."""
     try:
-        value = msgspec.json.decode(body)
+        value = msgspec.json.decode(without_bom(body))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BodyError(f"the body is not JSON: {error}") from error
     except RecursionError as error:
@@ -64,6 +65,11 @@ def parsed(body: bytes) -> Json:
     if not isinstance(value, dict):
         raise BodyError(f"the body is a JSON {type(value).__name__}; expected an object")
     return value
+
+
+def without_bom(body: bytes) -> bytes:
+    """Return a body without the byte order mark that a proxy or a script put before it."""
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 def dumped(value: object) -> str:

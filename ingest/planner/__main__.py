@@ -39,6 +39,13 @@ def main() -> int:
             logger.warning("no forge token for %s: %s", repository, error)
             return ""
 
+    def tell_default_branch(repository: str, branch: str) -> None:
+        try:
+            vault.set_default_branch(repository, branch)
+        except VaultError as error:
+            # only a dispatch without a ref notices
+            logger.warning("new default branch of %s not kept: %s", repository, error)
+
     writer = KafkaWriter(settings.kafka_bootstrap, f"{name}-writer")
     writer.warm()
     service = PlannerService(
@@ -52,6 +59,7 @@ def main() -> int:
         cells=settings.cells,
         checkpoint_path=settings.home / "state" / "planner.json",
         log_id=Admin(settings.kafka_bootstrap).cluster_id(),
+        tell_default_branch=tell_default_branch,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())

@@ -30,6 +30,7 @@ def save(path: Path, ledger: Ledger, log_id: str) -> None:
             base64.b64encode(EVENTS.encode(event)).decode()
             for event in ledger.repositories.values()
         ],
+        "agreed": sorted(ledger.agreed),
     }
     write_private(path, json.dumps(content).encode())
 
@@ -45,6 +46,7 @@ def load(path: Path, log_id: str) -> Ledger:
             event = EVENTS.decode(base64.b64decode(text))
             if isinstance(event, RepositoryConfigured):
                 ledger.repositories[event.repository] = event
+        ledger.agreed = set(content.get("agreed", ()))
         ledger.next_offsets = {int(cell): at for cell, at in content["positions"].items()}
     except FileNotFoundError:
         return ledger

@@ -58,7 +58,7 @@ def github_json(
         "api_url": _api(server, delivery.provider),
         "base_ref": delivery.base_ref.removeprefix("refs/heads/") if pull else "",
         "event_name": event,
-        "graphql_url": f"{_api(server, Provider.GITHUB)}/graphql",
+        "graphql_url": _graphql(server),
         "head_ref": delivery.head_ref.removeprefix("refs/heads/") if pull else "",
         "ref": ref,
         "ref_name": ref_name(ref),
@@ -104,6 +104,11 @@ def _api(server: str, provider: str) -> str:
         github = urlsplit(server).hostname == "github.com"
         return "https://api.github.com" if github else f"{server}/api/v3"
     return server + _API_PATHS.get(Provider(provider), "/api/v1")
+
+
+def _graphql(server: str) -> str:
+    github = urlsplit(server).hostname == "github.com"
+    return "https://api.github.com/graphql" if github else f"{server}/api/graphql"
 
 
 def _visibility(private: bool | None) -> str:  # noqa: FBT001 - a payload's field

@@ -31,37 +31,49 @@ Place = tuple[int, int]
 class Ledger:
     """Folds `events`; `waiting` maps an event_id to its place (cell, offset) and the event.
 
-    `listed` holds, by repository, the events that the workflows of its default branch list.
+    `listed` holds, by repository, the events that the workflows of its default branch list;
+    `agreed` has the repositories whose forge named the default branch that we know.
     """
 
     repositories: dict[str, RepositoryConfigured] = field(default_factory=dict)
     waiting: dict[str, tuple[Place, Work]] = field(default_factory=dict)
     next_offsets: dict[int, int] = field(default_factory=dict)
     listed: dict[str, frozenset[str]] = field(default_factory=dict)
+    agreed: set[str] = field(default_factory=set)
 
     def fold(self, event: Event | None, cell: int, offset: int) -> Work | None:
         """Take the record at `offset` (None: of no interest); returns what now wants an answer."""
         self.next_offsets[cell] = offset + 1
         match event:
             case DeliveryReceived():
+                known = self.repositories.get(event.repository)
+                if known is not None and event.default_branch == known.default_branch:
+                    self.agreed.add(event.repository)
                 return self._wait(event, cell, offset)
             case RepositoryConfigured():
                 self.repositories[event.repository] = event
+                self.agreed.discard(event.repository)
                 return self._wait(event, cell, offset)
             case RepositoryRemoved():
                 self.repositories.pop(event.repository, None)
                 self.listed.pop(event.repository, None)
             case WorkflowsIndexed():
                 self.listed[event.repository] = _events_of(event)
-                self.answered(event.caused_by or "")
+                self.answered(event.caused_by or "", by=event)
             case DeliveryPlanned():
-                self.answered(event.caused_by or "")
+                self.answered(event.caused_by or "", by=event)
             case _:
                 pass
         return None
 
-    def answered(self, event_id: str) -> None:
-        """Note that the log has the answer to an event."""
+    def answered(self, event_id: str, *, by: Event | None) -> None:
+        """Note that the log has an event `by` which another is answered (None: it needs none).
+
+        The index that a push brings about comes before the push's own answer and is none.
+        """
+        _, work = self.waiting.get(event_id, (None, None))
+        if isinstance(work, DeliveryReceived) and not isinstance(by, DeliveryPlanned | None):
+            return
         self.waiting.pop(event_id, None)
 
     def is_waiting(self, event_id: str) -> bool:

@@ -26,6 +26,7 @@ from schemas.events import (
     IndexedWorkflow,
     Outcome,
     PlanProblem,
+    Provider,
     RepositoryConfigured,
     WorkflowOutcome,
     WorkflowsIndexed,
@@ -36,6 +37,9 @@ PLAN_BYTES_MAX = 2 * 1024 * 1024
 DELIVERY_PLAN_BYTES_MAX = 6 * 1024 * 1024
 CHANGED_PATHS_MAX = 20_000
 _DEPLOYED = frozenset({"deployment", "deployment_status"})
+#: Events of a given commit whose message may ask for no workflows.
+_ASKED = frozenset({"push", "pull_request"})
+_BRANCHES, _TAGS = "refs/heads/", "refs/tags/"
 
 
 class IgnoredError(Exception):
@@ -150,7 +154,7 @@ class Planner:
         match target.at:
             case At.GIVEN:
                 commit = mirror.commit(target.sha, hint=target.ref)
-                message = commit.message if target.event == "push" else None
+                message = _message(delivery, commit, mirror) if target.event in _ASKED else None
                 if target.event in _DEPLOYED and not target.ref and delivery.head_ref:
                     target = replace(target, ref=_full_ref(delivery.head_ref, mirror))
                 return _Place(target=target, commit=commit, sha=commit.oid, message=message)
@@ -201,7 +205,8 @@ class Planner:
                 if shown
                 else _ignored(workflow.path, reason, place.target, workflow.name)
             )
-        if needs_paths(workflow.on, event) and not place.paths_known:
+        by_path = needs_paths(workflow.on, event) and not place.target.ref.startswith(_TAGS)
+        if by_path and not place.paths_known:
             place.paths, place.note = _changed_paths(delivery, place, default, mirror)
             place.paths_known = True
         decision = match(workflow.on, _trigger(delivery, place))
@@ -214,7 +219,7 @@ class Planner:
         inputs_json, problems = _inputs(delivery, workflow)
         if problems:
             return _rejected(replace(workflow, problems=problems), place, "inputs: not accepted")
-        note = f" ({place.note})" if place.note and needs_paths(workflow.on, event) else ""
+        note = f" ({place.note})" if place.note and by_path else ""
         return WorkflowOutcome(
             path=workflow.path,
             outcome=Outcome.PLANNED,
@@ -270,22 +275,31 @@ def _is_unlisted(target: Target, listed: frozenset[str] | None, mirror: Mirror) 
 
 
 def _pointless(delivery: DeliveryReceived) -> str:
-    if delivery.event != "push":
-        return ""
+    if delivery.inert or delivery.event != "push":
+        return delivery.inert
     if delivery.deleted:
         return "deleted: the push deleted the ref"
+    if not delivery.ref.startswith((_BRANCHES, _TAGS)):
+        return f"ref: {delivery.ref} is neither a branch nor a tag"
     if delivery.before and delivery.before == delivery.sha:
         return "test: before and after are one commit, nothing was pushed (a forge's test button)"
     return ""
 
 
+def _message(delivery: DeliveryReceived, commit: Commit, mirror: Mirror) -> str | None:
+    """Return the message that may ask for no workflows: a merged pull request's is its head's."""
+    if delivery.event != "pull_request":
+        return commit.message
+    try:
+        return _head(delivery, mirror).message
+    except UnreachableError:
+        return None  # its branch, or its fork, is gone
+
+
 def _merge_place(delivery: DeliveryReceived, target: Target, mirror: Mirror) -> _Place:
-    pull = f"refs/pull/{delivery.number}/head"
-    head = _head(delivery, pull, mirror)
-    base_sha = delivery.base_sha or mirror.resolve(f"refs/heads/{delivery.base_ref}")
-    if not base_sha:
+    head, base = _head(delivery, mirror), _base(delivery, mirror)
+    if base is None:
         raise UnreachableError(f"the base branch {delivery.base_ref} does not exist")
-    base = mirror.commit(base_sha, hint=f"refs/heads/{delivery.base_ref}")
     try:
         merged = mirror.merge(base.oid, head.oid, merge_message(base.oid, head.oid))
     except GitError as error:
@@ -298,15 +312,30 @@ def _merge_place(delivery: DeliveryReceived, target: Target, mirror: Mirror) -> 
     return _Place(target=target, commit=mirror.commit(merged), sha=merged, message=head.message)
 
 
-def _head(delivery: DeliveryReceived, pull: str, mirror: Mirror) -> Commit:
+def _base(delivery: DeliveryReceived, mirror: Mirror) -> Commit | None:
+    """Return what a pull request is compared with: the base branch before it was merged."""
+    hint = f"{_BRANCHES}{delivery.base_ref}"
+    if delivery.base_sha:
+        return mirror.commit(delivery.base_sha, hint=hint)
+    if delivery.merged:
+        # the branch has it already; without a merge commit there is nothing to tell what it was
+        parents = mirror.commit(delivery.merge_sha, hint=hint).parents if delivery.merge_sha else ()
+        return mirror.commit(parents[0], hint=hint) if parents else None
+    found = mirror.resolve(hint)
+    return mirror.commit(found, hint=hint) if found is not None else None
+
+
+def _head(delivery: DeliveryReceived, mirror: Mirror) -> Commit:
+    folder = "merge-requests" if delivery.provider == Provider.GITLAB else "pull"
+    pull = f"refs/{folder}/{delivery.number}/head"
     if delivery.sha:
-        hint = f"refs/heads/{delivery.head_ref}" if not delivery.fork else pull
+        hint = f"{_BRANCHES}{delivery.head_ref}" if not delivery.fork else pull
         try:
             return mirror.commit(delivery.sha, hint=hint)
         except UnreachableError:
             return mirror.commit(delivery.sha, hint=pull)
     # Gogs names no commit
-    found = mirror.resolve(pull) or mirror.resolve(f"refs/heads/{delivery.head_ref}")
+    found = mirror.resolve(pull) or mirror.resolve(f"{_BRANCHES}{delivery.head_ref}")
     if found is None:
         raise UnreachableError(f"the pull request's head {delivery.head_ref} is not to be found")
     return mirror.commit(found, hint=pull)
@@ -388,16 +417,17 @@ def _compared(
 ) -> tuple[str | None, str]:
     """Return the two commits to compare: push two dots, new branch and pull request three."""
     if place.target.event.startswith("pull_request"):
-        base = delivery.base_sha or mirror.resolve(f"refs/heads/{delivery.base_ref}") or ""
-        head = delivery.sha or place.commit.parents[-1]
-        return mirror.merge_base(base, mirror.commit(head).oid), head
+        head, base = _head(delivery, mirror).oid, _base(delivery, mirror)
+        return (mirror.merge_base(base.oid, head) if base is not None else None), head
+    pushed = place.commit.oid
     if delivery.before and delivery.before.strip("0"):
-        return delivery.before, place.commit.oid
-    head_of_default = mirror.resolve(f"refs/heads/{default}")
-    if head_of_default is None or head_of_default == place.commit.oid:
-        # the repository's first branch: everything in it is new
-        return EMPTY, place.commit.oid
-    return mirror.merge_base(head_of_default, place.commit.oid), place.commit.oid
+        return mirror.commit(delivery.before).oid, pushed
+    default_ref = f"{_BRANCHES}{default}"
+    # the default branch's first push, and the repository's first branch: everything is new
+    head_of_default = mirror.resolve(default_ref) if place.target.ref != default_ref else None
+    if head_of_default is None:
+        return EMPTY, pushed
+    return mirror.merge_base(head_of_default, pushed), pushed
 
 
 def _inputs(
@@ -484,6 +514,8 @@ def dispatch_problems(found: list[Workflow], workflow: str, inputs: Mapping[str,
         return [f"there is no workflow {workflow} at this ref (there are: {known})"]
     if named.problems:
         return [f"{p.path}:{p.line}:{p.column}: {p.message}" for p in named.problems]
-    if named.on is None or named.on.event("workflow_dispatch") is None:
+    event = named.on.event("workflow_dispatch") if named.on is not None else None
+    if named.on is None or event is None:
         return [f"{named.path} does not list workflow_dispatch in its `on:`"]
-    return list(resolve_inputs(named.on.dispatch_inputs, inputs)[1])
+    wrong = resolve_inputs(named.on.dispatch_inputs, inputs)[1]
+    return [f"{named.path}:{event.line}: {problem}" for problem in wrong]

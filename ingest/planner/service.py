@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ from ingest.mirrors import Mirrors, Origin, UnreachableError
 from ingest.planner import checkpoint
 from ingest.planner.ledger import KINDS, Ledger, Work
 from ingest.planner.plan import Planner, answer, moves_default_branch
-from schemas.codec import EVENTS, CodecError, UnknownKindError, UnknownSchemaError
+from schemas.codec import EVENTS, CodecError, UnknownKindError, UnknownSchemaError, event_id
 from schemas.events import (
     DeliveryPlanned,
     DeliveryReceived,
     Event,
     Provider,
     RepositoryConfigured,
+    Source,
     WorkflowsIndexed,
 )
 from schemas.topics import EVENTS as EVENTS_TOPIC
@@ -84,14 +85,19 @@ class PlannerService:
         cells: int,
         checkpoint_path: Path | None = None,
         log_id: str = "",
+        tell_default_branch: Callable[[str, str], None] = lambda _repository, _branch: None,
     ) -> None:
-        """Read and answer `cells` partitions of `events`."""
+        """Read and answer `cells` partitions of `events`.
+
+        `tell_default_branch` is told a repository's new default branch, for commands to come.
+        """
         self._log = log
         self._reader = log.reader()
         self._writer = writer
         self._mirrors = mirrors
         self._planner = planner
         self._token_of = token_of
+        self._tell_default_branch = tell_default_branch
         self._clock = clock
         self._meters = meters
         self._cells = cells
@@ -101,6 +107,8 @@ class PlannerService:
         self._ledger = Ledger()
         self._lanes: dict[str, _Lane] = {}
         self._indexed: dict[str, str] = {}
+        #: Repositories whose last index failed: the next delivery tries again.
+        self._behind: set[str] = set()
         self._local = ThreadPoolExecutor(LOCAL_THREADS, "plan-local")
         self._remote = ThreadPoolExecutor(REMOTE_THREADS, "plan-remote")
         self._stopping = threading.Event()
@@ -228,25 +236,74 @@ class PlannerService:
             self._index(work, configured)
             return
         started_ms = self._clock.steady_ms()
+        renamed = self._renamed(work, configured) if configured is not None else None
         try:
-            planned = self._planned(work, configured)
+            planned = self._planned(work, renamed or configured)
         except _StoppedError:
             return
+        # before the answer: whoever ends between the two does both again
+        if renamed is not None:
+            # read back, it is indexed as any other configuration
+            self._append(renamed, answers="")
+        elif configured is not None and not planned.error:
+            self._follow(work, configured)
         self._append(planned, answers=work.event_id)
         self._meters.observe(PLAN_SECONDS, (self._clock.steady_ms() - started_ms) / 1000)
         for outcome in planned.workflows:
             self._meters.count(PLANS, outcome.outcome)
         if planned.error:
             self._meters.count(PLANS, "error")
-        elif configured is not None and moves_default_branch(work, configured):
+            self._behind.add(work.repository)
+
+    def _follow(self, work: DeliveryReceived, configured: RepositoryConfigured) -> None:
+        """Index the default branch when it has a new head, or when it could not be read before."""
+        if moves_default_branch(work, configured):
             self._append_index(configured, cause=work.event_id, sha=work.sha)
+        elif work.repository in self._behind:
+            self._append_index(configured, cause=work.event_id)
+
+    def _renamed(
+        self, work: DeliveryReceived, configured: RepositoryConfigured
+    ) -> RepositoryConfigured | None:
+        """Return the configuration with the default branch's new name, when it has got one.
+
+        Followed is the forge where it said our name before, or where our branch is gone: another
+        name may have been chosen at registration. A webhook may be old: the repository's own HEAD
+        has the last word.
+        """
+        name = work.default_branch
+        if work.source != Source.WEBHOOK or name in ("", configured.default_branch):
+            return None
+        with self._lock:
+            agreed = work.repository in self._ledger.agreed
+        try:
+            with self._mirrors.use(self._origin(configured)) as mirror:
+                if mirror.default_branch() != name or mirror.resolve(f"refs/heads/{name}") is None:
+                    return None
+                if not agreed and mirror.resolve(f"refs/heads/{configured.default_branch}"):
+                    return None
+        except (UnreachableError, GitError) as error:
+            logger.warning("%s: default branch not looked up: %s", work.repository, error)
+            return None
+        logger.info("%s: its default branch is %s now", work.repository, name)
+        self._tell_default_branch(work.repository, name)
+        return replace(
+            configured,
+            # of what it replaces: deliveries that wait behind this one give the same event
+            event_id=event_id("RepositoryConfigured", work.repository, configured.event_id, name),
+            occurred_at=self._clock.now_ms(),
+            caused_by=work.event_id,
+            delivery_id=work.delivery_id,
+            default_branch=name,
+            actor=work.actor,
+        )
 
     def _index(self, work: RepositoryConfigured, configured: RepositoryConfigured | None) -> None:
         # only the latest configuration matters; an older one is answered by its index
         appended = configured is work and self._append_index(work, cause=work.event_id)
         if not appended:
             with self._lock:
-                self._ledger.answered(work.event_id)
+                self._ledger.answered(work.event_id, by=None)
 
     # ----------------------------------------------------------------- planning
 
@@ -322,10 +379,12 @@ class PlannerService:
                 )
         except (UnreachableError, GitError) as error:
             logger.warning("workflows of %s not indexed: %s", configured.repository, error)
+            self._behind.add(configured.repository)
             return False
         except Exception:
             logger.exception("indexing of %s failed", configured.repository)
             return False
+        self._behind.discard(configured.repository)
         if index is not None:
             self._indexed[configured.repository] = index.sha
             self._append(index, answers=cause)
@@ -364,13 +423,15 @@ class PlannerService:
 
     # ----------------------------------------------------------------- answers
 
-    def _append(self, event: DeliveryPlanned | WorkflowsIndexed, *, answers: str) -> None:
+    def _append(
+        self, event: DeliveryPlanned | WorkflowsIndexed | RepositoryConfigured, *, answers: str
+    ) -> None:
         record = to_append(event, self._cells, SOURCE)
 
         def acked(error: Exception | None) -> None:
             if error is None:
                 with self._lock:
-                    self._ledger.answered(answers)
+                    self._ledger.answered(answers, by=event)
                 return
             logger.warning("answer to %s not stored, trying again: %s", answers, error)
             timer = threading.Timer(APPEND_RETRY_MS / 1000, self._append, (event,))

@@ -64,6 +64,6 @@ def targets(delivery: DeliveryReceived, default_branch: str) -> tuple[Target, ..
 
 def _pull_request(delivery: DeliveryReceived, event: str) -> Target:
     if delivery.merged:
-        at = At.GIVEN if delivery.base_sha else At.REF
-        return Target(event=event, at=at, ref=delivery.ref, sha=delivery.base_sha)
+        at = At.GIVEN if delivery.merge_sha else At.REF
+        return Target(event=event, at=at, ref=delivery.ref, sha=delivery.merge_sha)
     return Target(event=event, at=At.MERGE, ref=delivery.ref)

@@ -31,7 +31,7 @@ class Workflow:
     """One compiled file. `on` is None when the file is too broken to say when it runs.
 
     `read` names the files that it calls with their blob ids, `uses` remote ones with their
-    commits.
+    commits. `triggers_json` is `on` in the form that it has in a plan's JSON.
     """
 
     path: str
@@ -41,14 +41,7 @@ class Workflow:
     problems: tuple[PlanProblem, ...] = ()
     read: tuple[tuple[str, str], ...] = ()
     uses: tuple[str, ...] = ()
-
-    @property
-    def triggers_json(self) -> str:
-        """`on` in the form that it has in a plan's JSON."""
-        if self.on is None:
-            return "{}"
-        plan = plan_to_json(WorkflowPlan(path=self.path, name=self.name, on=self.on))
-        return json.dumps(json.loads(plan).get("on", {}), separators=(",", ":"))
+    triggers_json: str = "{}"
 
 
 class Workflows:
@@ -122,19 +115,27 @@ def _compiled(
             path=path,
             name=compiled.plan.name,
             on=compiled.plan.on,
+            triggers_json=_triggers_json(compiled.plan.on),
             plan_json=plan_to_json(compiled.plan),
             read=tuple(sorted(read.items())),
             uses=resolved,
         )
     alone = compile_unit(path, text).plan
+    on = alone.on if alone is not None and alone.on.events else None
     return Workflow(
         path=path,
         name=alone.name if alone is not None else path,
-        on=alone.on if alone is not None and alone.on.events else None,
+        on=on,
+        triggers_json=_triggers_json(on) if on is not None else "{}",
         problems=plan_problems(compiled.problems),
         read=tuple(sorted(read.items())),
         uses=resolved,
     )
+
+
+def _triggers_json(on: Triggers) -> str:
+    plan = plan_to_json(WorkflowPlan(path="", name="", on=on))
+    return json.dumps(json.loads(plan).get("on", {}), separators=(",", ":"))
 
 
 def plan_problems(problems: Sequence[Problem]) -> tuple[PlanProblem, ...]:

@@ -31,6 +31,8 @@ REASONS = {
     "pool_full": "Every slot of its pool is in use",
     "max_parallel": "As many legs as allowed are running",
     "group": "Its concurrency group is held by another run",
+    "merge_conflict": "The pull request conflicts with its base branch",
+    "unreadable": "The webhook's body is not what its event header says",
     "duplicate_head": "The same commit came with the delivery before",
     "first": "First attempt",
 }

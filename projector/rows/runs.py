@@ -99,12 +99,19 @@ def delivery_received(at: At, event: e.DeliveryReceived) -> None:
     row.message, row.workflow = event.message, event.workflow
 
 
+#: How the planner begins its sentence about a pull request that can't be merged.
+_CONFLICT = "merge_conflict: "
+
+
 def delivery_planned(at: At, event: e.DeliveryPlanned) -> None:
     row = delivery_of(at, event)
     if row is None or row.planned_at is not None:
         return
     row.planned_at = event.occurred_at
-    row.status, row.detail = ("failed", event.error) if event.error else ("planned", "")
+    # a conflict beside workflows that do run (those for pull_request_target) must be seen, too
+    unmerged = [w.reason for w in event.workflows if not w.path and _CONFLICT in w.reason]
+    row.status = "failed" if event.error else "planned"
+    row.detail = event.error or "; ".join(unmerged)
     row.outcomes = [
         {
             "path": outcome.path,

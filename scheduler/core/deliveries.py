@@ -9,8 +9,14 @@ from scheduler.core import orchestration
 from scheduler.core.evolve import is_untrusted, number_name
 from scheduler.core.index import Index
 from scheduler.core.outputs import Cause, Output
-from scheduler.core.state import Delivery, Outcome, Repository, State
-from scheduler.core.view import outcome_context, plan_view, planned_jobs
+from scheduler.core.state import Delivery, Outcome, Repository, Run, State
+from scheduler.core.view import (
+    event_json,
+    outcome_context,
+    plan_view,
+    planned_jobs,
+    run_context,
+)
 from schemas import events as e
 from schemas.codec import event_id, run_planned_id
 from schemas.ids import run_id
@@ -19,6 +25,8 @@ from schemas.workflow.expressions import Value, evaluate_template
 from schemas.workflow.plan import WorkflowPlan
 
 GIT_UNREACHABLE = "infra.git_unreachable"
+#: The planner's codes that somebody has to act on; all others are `no_workflow`.
+_OWN_CODES = ("merge_conflict", "unreadable")
 
 
 def duplicate(event: e.DeliveryReceived, reason: str, cause: Cause) -> e.DeliveryIgnored:
@@ -61,8 +69,7 @@ def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterat
         yield _ignored(delivery, cause, GIT_UNREACHABLE, delivery.error)
         return
     if not delivery.outcomes:
-        reason = "fork" if delivery.withheld else "no_workflow"
-        yield _ignored(delivery, cause, reason, "; ".join(delivery.ignored))
+        yield _ignored(delivery, cause, _why(delivery), "; ".join(delivery.ignored))
         return
     repository = state.repositories.get(delivery.repository) or Repository(name=delivery.repository)
     for outcome in delivery.outcomes:
@@ -80,6 +87,14 @@ def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterat
         yield from orchestration.begin(state, index, planned.run_id or "", cause)
 
 
+def _why(delivery: Delivery) -> str:
+    """Return the code of a delivery that starts nothing."""
+    if delivery.withheld:
+        return "fork"
+    codes = {text.partition(": ")[0] for text in delivery.ignored}
+    return next((code for code in _OWN_CODES if code in codes), "no_workflow")
+
+
 def _run_id(delivery: Delivery, outcome: Outcome) -> str:
     """Return the id of an outcome's run.
 
@@ -91,20 +106,20 @@ def _run_id(delivery: Delivery, outcome: Outcome) -> str:
 
 
 def _run_name(
-    plan: WorkflowPlan, delivery: Delivery, outcome: Outcome, repository: Repository
+    plan: WorkflowPlan, delivery: Delivery, outcome: Outcome, repository: Repository, run: Run
 ) -> str:
     """Return `run-name` evaluated; without one the commit's first line, as on GitHub."""
     if plan.run_name is None:
         return delivery.message.split("\n", 1)[0] or plan.name
     variables: dict[str, Value] = {**repository.variables}
+    event, sha = outcome.event or delivery.event, outcome.sha or delivery.sha
+    ref = outcome.ref or delivery.ref
+    payload = event_json(delivery.payload_json, event, outcome.inputs_json)
     github: dict[str, Value] = {
         **json.loads(delivery.github_json),
-        **outcome_context(
-            outcome.event or delivery.event,
-            outcome.sha or delivery.sha,
-            outcome.ref or delivery.ref,
-        ),
-        "event": json.loads(delivery.payload_json) if delivery.payload_json else {},
+        **outcome_context(event, sha, ref),
+        **run_context(run, outcome.name or plan.name, sha, ref),
+        "event": json.loads(payload) if payload else {},
     }
     inputs: Value = json.loads(outcome.inputs_json or "{}")
     contexts: dict[str, Value] = {"github": github, "inputs": inputs, "vars": variables}
@@ -184,7 +199,16 @@ def _planned(
     cause: Cause,
 ) -> e.RunPlanned:
     run = _run_id(delivery, outcome)
+    number = state.next_number(number_name(delivery.repository, outcome.path))
     untrusted = is_untrusted(delivery, outcome.event)
+    row = Run(
+        run_id=run,
+        repository=delivery.repository,
+        delivery_id=delivery.delivery_id,
+        workflow=outcome.path,
+        run_number=number,
+        planned_id=run_planned_id(run),
+    )
     return e.RunPlanned(
         event_id=run_planned_id(run),
         repository=delivery.repository,
@@ -193,8 +217,8 @@ def _planned(
         delivery_id=delivery.delivery_id,
         workflow=outcome.path,
         workflow_name=outcome.name or plan.name,
-        run_name=_run_name(plan, delivery, outcome, repository),
-        run_number=state.next_number(number_name(delivery.repository, outcome.path)),
+        run_name=_run_name(plan, delivery, outcome, repository, row),
+        run_number=number,
         event=outcome.event or delivery.event,
         sha=outcome.sha or delivery.sha,
         ref=outcome.ref or delivery.ref,

@@ -27,6 +27,7 @@ from scheduler.core.state import (
     Runner,
     State,
 )
+from scheduler.core.view import event_json
 from schemas import events as e
 
 PLAN_DEADLINE_MS = 60_000
@@ -204,7 +205,7 @@ def _run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
             plan_json=outcome.plan_json or "",
             github_json=delivery.github_json,
             inputs_json=outcome.inputs_json,
-            payload_json=delivery.payload_json,
+            payload_json=event_json(delivery.payload_json, event.event, outcome.inputs_json),
             payload_uri=delivery.payload_uri,
             event=event.event,
             sha=event.sha,

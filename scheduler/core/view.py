@@ -135,6 +135,26 @@ def outcome_context(event: str, sha: str, ref: str) -> dict[str, Value]:
     }
 
 
+def run_context(run: Run, workflow_name: str, sha: str, ref: str) -> dict[str, Value]:
+    """Return the part of the `github` context that names the run and its workflow."""
+    return {
+        "workflow": workflow_name,
+        "workflow_ref": f"{run.repository}/{run.workflow}@{ref}",
+        "workflow_sha": sha,
+        "run_id": run.run_id,
+        "run_number": str(run.run_number),
+        "run_attempt": str(run.run_attempt),
+    }
+
+
+def event_json(payload_json: str | None, event: str, inputs_json: str | None) -> str | None:
+    """Return `github.event` of a run: a dispatch's has every input, as text, defaults included."""
+    if event != "workflow_dispatch" or not payload_json or not inputs_json:
+        return payload_json
+    inputs = {name: to_string(value) for name, value in json.loads(inputs_json).items()}
+    return _dumps({**json.loads(payload_json), "inputs": inputs})
+
+
 class RunView:
     """One run's plan with its contexts."""
 
@@ -166,12 +186,7 @@ class RunView:
             **json.loads(row.github_json),
             **outcome_context(row.event, row.sha, row.ref),
             "secret_source": "None" if run.fork else "Actions",
-            "workflow": row.workflow_name,
-            "workflow_ref": f"{run.repository}/{run.workflow}@{row.ref}",
-            "workflow_sha": row.sha,
-            "run_id": run.run_id,
-            "run_number": str(run.run_number),
-            "run_attempt": str(run.run_attempt),
+            **run_context(run, row.workflow_name, row.sha, row.ref),
         }
 
     def inputs(self, state: State, job: Job) -> dict[str, Value]:

@@ -71,14 +71,16 @@ def match(on: Triggers, trigger: Trigger) -> TriggerDecision:
 
 
 def skips_ci(commit_message: str) -> bool:
-    """Whether a commit message asks for no workflows: `[skip ci]` and the like, or the trailer."""
+    """Whether a commit message asks for no workflows: `[skip ci]` and the like, or the trailer.
+
+    The trailer is the message's last line, and an empty line parts its section from the rest.
+    GitHub's documentation speaks of two; `git commit` makes them one, so one has to be enough.
+    """
     lower = commit_message.lower()
     if any(word in lower for word in _SKIP_WORDS):
         return True
     before, blank, trailers = lower.replace("\r\n", "\n").rstrip().rpartition("\n\n")
-    return bool(before and blank) and not _SKIP_TRAILERS.isdisjoint(
-        line.strip() for line in trailers.split("\n")
-    )
+    return bool(before and blank) and trailers.rpartition("\n")[2].strip() in _SKIP_TRAILERS
 
 
 def _skipped(trigger: Trigger) -> str:
@@ -92,10 +94,17 @@ def _skipped(trigger: Trigger) -> str:
 
 def _unwanted_type(event: EventPlan, trigger: Trigger) -> str:
     rule = EVENTS.get(event.event)
-    types: tuple[str, ...] | None = event.types or (rule.default_types if rule else None)
-    if not types or trigger.action is None or trigger.action in types:
+    if trigger.action is None:
         return ""
-    return f"{trigger.event}: the type {trigger.action} is not one of {', '.join(types)}"
+    types: tuple[str, ...] | None = event.types or (rule.default_types if rule else None)
+    if types:
+        listed = trigger.action in types
+        said = f"is not one of {', '.join(types)}"
+    else:
+        # forges send more than starts workflows: a merge group destroyed, a check suite requested
+        listed = rule is None or not rule.types or trigger.action in rule.types
+        said = "starts no workflows"
+    return "" if listed else f"{trigger.event}: the type {trigger.action} {said}"
 
 
 def _unwanted_schedule(on: Triggers, trigger: Trigger) -> str:
@@ -131,9 +140,10 @@ def _unwanted_ref(event: EventPlan, trigger: Trigger) -> str:
             event.branches_ignore,
             others=bool(event.tags or event.tags_ignore),
         )
-    branch = trigger.head_ref if trigger.event == "workflow_run" else trigger.base_ref
+    of_run = trigger.event == "workflow_run"
+    branch = trigger.head_ref if of_run else trigger.base_ref
     if branch is None:
-        return ""
+        return "the run that it is about has no branch" if of_run and event.branches else ""
     return _unwanted_name(
         "branch",
         branch.removeprefix(_HEADS),
@@ -184,7 +194,7 @@ def resolve_inputs(
     problems: list[str] = []
     for name, spec in declared.items():
         found = by_name.pop(name.lower(), None)
-        if found is None or (found[1] in (None, "") and spec.default is not None):
+        if found is None or _is_nothing(spec, found[1]):
             if spec.required and spec.default is None:
                 problems.append(f"the input '{name}' is required")
             values[name] = _default(spec)
@@ -193,8 +203,18 @@ def resolve_inputs(
             values[name] = _typed(spec, found[1])
         except ValueError as error:
             problems.append(f"the input '{name}' {error}")
-    problems.extend(f"the input '{name}' is not declared" for name, _ in by_name.values())
+    known = ", ".join(declared) or "none"
+    problems.extend(
+        f"the input '{name}' is not declared (there are: {known})" for name, _ in by_name.values()
+    )
     return values, tuple(problems)
+
+
+def _is_nothing(spec: InputPlan, value: Value) -> bool:
+    # a form's empty field; only a text can be meant to be empty
+    return value is None or (
+        value == "" and (spec.default is not None or spec.type in ("boolean", "number"))
+    )
 
 
 def _default(spec: InputPlan) -> Value:

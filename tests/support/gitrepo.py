@@ -63,6 +63,15 @@ class GitRepo:
         self._git("push", "-q", "origin", f"{branch}:{branch}")
         return self.head(branch)
 
+    def merge(self, base: str, head: str, *, squash: bool = False) -> str:
+        """Merge a commit into `base` as main, push main there and return the new commit's id."""
+        self._git("checkout", "-q", "-B", "main", base)
+        self._git("merge", "-q", *(["--squash"] if squash else ["--no-ff", "-m", "Merge"]), head)
+        if squash:
+            self._git("commit", "-q", "-m", "Squashed")
+        self._git("push", "-q", "--force", "origin", "main")
+        return self.head()
+
     def push(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         """Push and return what git wrote for people (a hook's words among it)."""
         done = subprocess.run(

@@ -17,6 +17,7 @@ from infra.log import MemoryLog
 from infra.metrics import Meters
 from infra.objects import FileStore
 from ingest.signatures import FORM, sign, verified_body
+from schemas.events import DeliveryReceived
 from tests.support.intake import Intake
 
 SECRET = b"property-secret"
@@ -90,13 +91,19 @@ def post(
 def test_no_signed_body_makes_ingest_fail(
     intake: Intake, provider: str, event: str, body: bytes
 ) -> None:
-    """It is a fact or it is 400, and a fact can be written and read."""
+    """It is a fact, and where it is 400 one that starts nothing; facts can be written and read."""
     status, answer = post(
         intake, f"/webhooks/{provider}/ada/{provider}", headers_of(provider, event, body), body
     )
 
     assert status in (202, 400)
-    assert answer["delivery_id" if status == 202 else "detail"]
+    assert answer["delivery_id"]
+    fact = intake.events()[-1]
+    assert isinstance(fact, DeliveryReceived)
+    assert (fact.event_id, fact.inert.startswith("unreadable: ")) == (
+        answer["event_id"], status == 400,
+    )  # fmt: skip
+    assert status == 202 or answer["detail"] in fact.inert
 
 
 @given(

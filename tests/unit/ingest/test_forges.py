@@ -171,7 +171,7 @@ def test_a_merged_merge_request_is_about_its_target_branch() -> None:
         "Merge Request Hook", changed(action="merge", state="merged", merge_commit_sha=TAG)
     )
 
-    assert (fact.merged, fact.action, fact.ref, fact.base_sha) == (
+    assert (fact.merged, fact.action, fact.ref, fact.merge_sha) == (
         True, "closed", "refs/heads/master", TAG,
     )  # fmt: skip
 
@@ -179,7 +179,7 @@ def test_a_merged_merge_request_is_about_its_target_branch() -> None:
 @pytest.mark.parametrize(
     ("header", "kind", "event"),
     [
-        ("Note Hook", "note", "issue_comment"),
+        ("Note Hook", "note", "gitlab_note"),
         ("Issue Hook", "issue", "issues"),
         ("Pipeline Hook", "pipeline", "gitlab_pipeline"),
         ("Job Hook", "build", "gitlab_build"),

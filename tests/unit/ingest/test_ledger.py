@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from ingest.planner import checkpoint
@@ -59,6 +60,32 @@ def test_what_has_no_answer_waits_in_the_logs_order() -> None:
     assert ledger.in_order() == [second]
     assert ledger.positions() == {0: 2}
     assert ledger.listed == {"a/b": frozenset({"push"})}
+
+
+def test_the_index_that_a_push_brings_about_is_not_the_pushs_answer() -> None:
+    """It comes before the answer, so that whoever ends between the two makes both again."""
+    ledger = Ledger()
+    push = received("1")
+    ledger.fold(push, 0, 0)
+    ledger.fold(dataclasses.replace(INDEXED, caused_by=push.event_id), 0, 1)
+
+    assert ledger.in_order() == [push]
+    ledger.fold(planned(push), 0, 2)
+    assert ledger.in_order() == []
+
+
+def test_a_forge_agrees_once_it_names_the_default_branch_that_we_know(tmp_path: Path) -> None:
+    """Kept in the checkpoint; another configuration asks anew."""
+    ledger = Ledger()
+    ledger.fold(CONFIGURED, 0, 0)
+    ledger.fold(dataclasses.replace(received("1"), default_branch="trunk"), 0, 1)
+    assert ledger.agreed == set()
+    ledger.fold(dataclasses.replace(received("2"), default_branch="main"), 0, 2)
+    assert ledger.agreed == {"a/b"}
+    checkpoint.save(tmp_path / "c", ledger, "log")
+    assert checkpoint.load(tmp_path / "c", "log").agreed == {"a/b"}
+    ledger.fold(dataclasses.replace(CONFIGURED, event_id="d", default_branch="trunk"), 0, 3)
+    assert ledger.agreed == set()
 
 
 def test_nothing_waiting_starts_at_the_end() -> None:

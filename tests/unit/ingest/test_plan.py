@@ -148,6 +148,64 @@ def test_a_new_branch_is_compared_with_where_it_left_the_default_branch(bench: B
     assert bench.outcome(**pushed(code, ref="refs/heads/code")).outcome == "planned"
 
 
+def test_a_new_branch_without_commits_of_its_own_has_changed_nothing(bench: Bench) -> None:
+    """Wherever it points: at the default branch's head, or at an older commit."""
+    base = bench.git.commit({CI: workflow(PATHS), "src/a": "1"})
+    head = bench.git.commit({"src/b": "1"})
+    for sha in (base, head):
+        found = bench.outcome(**pushed(sha, ref="refs/heads/release"))
+        assert (found.outcome, found.reason) == (
+            "ignored", "trigger: no changed path matches paths:",
+        )  # fmt: skip
+
+
+def test_the_default_branchs_first_push_is_all_new_however_late_it_is_planned(
+    bench: Bench,
+) -> None:
+    """The branch may have moved on by then."""
+    first = bench.git.commit({CI: workflow(PATHS), "src/a": "1"})
+    bench.git.commit({"docs/a": "1"})
+
+    assert bench.outcome(**pushed(first)).outcome == "planned"
+
+
+def test_a_forced_push_is_compared_with_what_was_there(bench: Bench) -> None:
+    """Two dots, also between commits of which neither is the other's ancestor."""
+    base = bench.git.commit({CI: workflow(PATHS), "src/a": "1"})
+    left = bench.git.commit({"src/a": "2"}, branch="left", since=base)
+    right = bench.git.commit({"docs/a": "1"}, branch="right", since=base)
+    same = bench.git.commit({"src/a": "2"}, "again", branch="same", since=base)
+
+    topic = "refs/heads/topic"
+    # that src/a went back is a change
+    assert bench.outcome(**pushed(right, left, topic)).outcome == "planned"
+    assert bench.outcome(**pushed(same, left, topic)).outcome == "ignored"
+
+
+def test_every_changed_path_counts_however_many_there_are(bench: Bench) -> None:
+    """GitHub looks at the first 300 alone; here the last of 400 is enough."""
+    base = bench.git.commit({CI: workflow("{push: {paths: ['z/**']}}")})
+    files: dict[str, str | None] = {f"docs/{n:03d}": "1" for n in range(400)}
+    docs = bench.git.commit({**files})
+    both = bench.git.commit({**dict.fromkeys(files, "2"), "z/last": "1"})
+
+    assert bench.outcome(**pushed(docs, base)).outcome == "ignored"
+    assert bench.outcome(**pushed(both, docs)).outcome == "planned"
+
+
+def test_tags_have_no_paths(bench: Bench) -> None:
+    """Filters of paths are not asked about them; those of branches keep them out."""
+    on = "{push: {tags: ['v*'], paths: ['src/**']}}"
+    other = ".github/workflows/other.yml"
+    sha = bench.git.commit({CI: workflow(on), other: workflow(PATHS), "docs/a": "1"})
+    answer = bench.plan(**pushed(sha, ref="refs/tags/v1"))
+
+    assert [w.outcome for w in answer.workflows] == ["planned", "planned"]
+    only_branches = workflow("{push: {branches-ignore: [dev], paths: ['src/**']}}")
+    sha = bench.git.commit({CI: only_branches})
+    assert "another sort of ref" in bench.outcome(**pushed(sha, ref="refs/tags/v2")).reason
+
+
 def test_the_first_branch_of_a_repository_is_all_new(bench: Bench) -> None:
     """There is nothing to compare with: every path counts."""
     sha = bench.git.commit({CI: workflow("{push: {paths: ['docs/**']}}")})
@@ -209,6 +267,61 @@ def test_a_pull_requests_paths_are_those_of_its_own_changes(bench: Bench) -> Non
     base = bench.git.commit({"src/a": "1"})
 
     assert bench.outcome("pull_request", **pull_request(base, topic)).outcome == "ignored"
+
+
+@pytest.mark.parametrize("squash", [False, True], ids=["merge", "squash"])
+@pytest.mark.parametrize("named", [False, True], ids=["base_unknown", "base_named"])
+def test_a_merged_pull_requests_paths_are_still_its_own(
+    bench: Bench, *, squash: bool, named: bool
+) -> None:
+    """The base branch has them by then: compared is with what it was before."""
+    on = "{pull_request: {types: [closed], paths: ['src/**']}}"
+    old = bench.git.commit({CI: workflow(on)})
+    code = bench.git.commit({"src/a": "1"}, branch="topic", since=old)
+    docs = bench.git.commit({"docs/a": "1"}, branch="prose", since=old)
+    base = bench.git.commit({"other": "1"})
+    for head, outcome in ((code, "planned"), (docs, "ignored")):
+        merged = bench.git.merge(base, head, squash=squash)
+        fields = pull_request(base if named else "", head, merged=True, action="closed")
+        fields |= {"ref": "refs/heads/main", "merge_sha": merged}
+        found = bench.outcome("pull_request", **fields)
+        assert found.outcome == outcome, found.reason
+        assert found.sha in (merged, "")
+
+
+def test_a_merged_pull_requests_head_can_ask_for_no_workflows(bench: Bench) -> None:
+    """As when it was open; the merge commit's own message asks for nothing here."""
+    on = "{pull_request: {types: [closed]}}"
+    old = bench.git.commit({CI: workflow(on)})
+    head = bench.git.commit({"a": "1"}, "typo [skip ci]", branch="topic", since=old)
+    merged = bench.git.merge(old, head)
+    fields = pull_request(old, head, merged=True, action="closed", merge_sha=merged)
+    fields |= {"ref": "refs/heads/main"}
+
+    assert "asks to skip" in bench.outcome("pull_request", **fields).reason
+
+
+def test_a_closed_pull_request_runs_on_its_merge_commit(bench: Bench) -> None:
+    """One that was not merged is still about the merge of both."""
+    old = bench.git.commit({CI: workflow("{pull_request: {types: [closed]}}")})
+    topic = bench.git.commit({"topic": "1"}, branch="topic", since=old)
+    found = bench.outcome("pull_request", **pull_request(old, topic, action="closed"))
+
+    assert (found.outcome, found.ref) == ("planned", "refs/pull/7/merge")
+    assert found.sha not in (old, topic)
+
+
+def test_a_conflict_does_not_keep_pull_request_target_from_running(bench: Bench) -> None:
+    """Its workflow needs no merge commit; the answer says both."""
+    old = bench.git.commit({CI: workflow("[pull_request, pull_request_target]"), "a": "1"})
+    topic = bench.git.commit({"a": "2"}, branch="topic", since=old)
+    base = bench.git.commit({"a": "3"})
+    found = bench.plan("pull_request", **pull_request(base, topic)).workflows
+
+    assert [(w.event, w.outcome) for w in found] == [
+        ("pull_request", "ignored"), ("pull_request_target", "planned"),
+    ]  # fmt: skip
+    assert found[0].reason.startswith("merge_conflict: ")
 
 
 def test_pull_request_target_runs_on_the_default_branch(bench: Bench) -> None:
@@ -374,6 +487,64 @@ def test_a_called_workflow_is_read_at_the_same_commit(bench: Bench) -> None:
     assert bench.outcome(**pushed(first)) == one
 
 
+@pytest.mark.parametrize(
+    ("event", "action", "outcome"),
+    [
+        ("check_suite", "completed", "planned"),
+        ("check_suite", "requested", "ignored"),
+        ("watch", "started", "planned"),
+        ("watch", "stopped", "ignored"),
+        ("issues", "typed", "planned"),
+        ("merge_group", "destroyed", "ignored"),
+        ("fork", "", "planned"),
+        ("gollum", "", "planned"),
+        ("status", "", "planned"),
+    ],
+)
+def test_only_what_github_lists_as_a_type_starts_a_workflow(
+    bench: Bench, event: str, action: str, outcome: str
+) -> None:
+    """Forges send more than that; a workflow without `types` takes all that are listed."""
+    sha = bench.git.commit({CI: workflow(event)})
+    fields = {"sha": sha, "ref": "refs/heads/q"} if event == "merge_group" else {}
+
+    assert bench.outcome(event, action=action, **fields).outcome == outcome
+
+
+@pytest.mark.parametrize("ref", ["refs/heads/main", "refs/heads/topic", "refs/tags/v1"])
+def test_a_dispatch_is_about_the_ref_that_was_chosen(bench: Bench, ref: str) -> None:
+    """Its workflow is read there, and GITHUB_REF is that branch or tag."""
+    base = bench.git.commit({CI: workflow("workflow_dispatch", "Old")})
+    bench.git.tag("v1")
+    topic = bench.git.commit({CI: workflow("workflow_dispatch", "Topic")}, branch="topic",
+                             since=base)  # fmt: skip
+    main = bench.git.commit({CI: workflow("workflow_dispatch", "Main")})
+    sha, name = {"refs/heads/main": (main, "Main"), "refs/heads/topic": (topic, "Topic"),
+                 "refs/tags/v1": (base, "Old")}[ref]  # fmt: skip
+    answer = bench.plan("workflow_dispatch", sha=sha, ref=ref, workflow="ci.yml")
+    github = json.loads(answer.github_json)
+
+    assert [(w.outcome, w.name, w.sha, w.ref) for w in answer.workflows] == [
+        ("planned", name, sha, ref)
+    ]
+    assert (github["ref"], github["sha"], github["event_name"]) == (ref, sha, "workflow_dispatch")
+    assert (github["ref_name"], github["ref_type"]) == (
+        ref.split("/")[2], "tag" if "tags" in ref else "branch",
+    )  # fmt: skip
+
+
+def test_a_created_ref_and_a_deleted_one_are_read_in_two_places(bench: Bench) -> None:
+    """What was created at itself, what was deleted at the default branch."""
+    base = bench.git.commit({CI: workflow("[create, delete]", "Main")})
+    topic = bench.git.commit({CI: workflow("[create, delete]", "Topic")}, branch="topic",
+                             since=base)  # fmt: skip
+    created = bench.outcome("create", ref="refs/heads/topic")
+    deleted = bench.outcome("delete", ref="refs/heads/gone", deleted=True)
+
+    assert (created.name, created.sha, created.ref) == ("Topic", topic, "refs/heads/topic")
+    assert (deleted.name, deleted.sha, deleted.ref) == ("Main", base, "refs/heads/main")
+
+
 DISPATCH = "{workflow_dispatch: {inputs: {who: {type: choice, options: [ada, bob]}}}}"
 
 
@@ -405,7 +576,10 @@ def test_a_dispatch_is_checked_before_it_is_accepted(bench: Bench) -> None:
         found = bench.planner.workflows.at(mirror, mirror.commit(sha))
 
     assert dispatch_problems(found, "ci.yml", {"who": "bob"}) == []
-    assert "must be one of" in dispatch_problems(found, "ci.yml", {"who": "eve"})[0]
+    [eve] = dispatch_problems(found, "ci.yml", {"who": "eve"})
+    assert eve == f"{CI}:2: the input 'who' must be one of ada, bob, not 'eve'"
+    [what] = dispatch_problems(found, "ci.yml", {"what": 1})
+    assert what == f"{CI}:2: the input 'what' is not declared (there are: who)"
     assert "workflow_dispatch" in dispatch_problems(found, "p.yml", {})[0]
     assert "ci.yml" in dispatch_problems(found, "x.yml", {})[0]
 
@@ -415,6 +589,10 @@ def test_a_dispatch_is_checked_before_it_is_accepted(bench: Bench) -> None:
     [
         ("push", {"deleted": True, "ref": "refs/heads/x"}, "deleted: "),
         ("push", {"sha": "a" * 40, "before": "a" * 40, "ref": "refs/heads/x"}, "test: "),
+        ("push", {"sha": "a" * 40, "ref": "refs/notes/commits"}, "ref: refs/notes/commits is"),
+        ("release", {"inert": "draft: the release v1 is a draft"}, "draft: "),
+        ("pull_request", {"inert": "unreadable: `number` is None"}, "unreadable: "),
+        ("workflow_call", {}, "event: "),
         ("ping", {}, "event: "),
         ("gitlab_pipeline", {}, "event: "),
         ("release", {"ref": "refs/tags/none"}, "no_ref: "),

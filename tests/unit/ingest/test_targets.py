@@ -43,7 +43,9 @@ PULL_REQUEST: dict[str, Any] = {"ref": PULL, "sha": SHA, "number": 7, "base_ref"
             ],
         ),
         (
-            delivery("pull_request", **{**PULL_REQUEST, "ref": MAIN}, merged=True, base_sha=MERGED),
+            delivery(
+                "pull_request", **{**PULL_REQUEST, "ref": MAIN}, merged=True, merge_sha=MERGED
+            ),
             [
                 Target(event="pull_request", at=At.GIVEN, ref=MAIN, sha=MERGED),
                 Target(event="pull_request_target", at=At.DEFAULT, ref=MAIN),

@@ -183,7 +183,7 @@ DECLARED = {
                 "the input 'dry-run' must be true or false, not 'maybe'",
                 "the input 'count' must be a number, not 'x'",
                 "the input 'level' must be one of a, b, not 'c'",
-                "the input 'zzz' is not declared",
+                "the input 'zzz' is not declared (there are: name, dry-run, count, level)",
             ),
         ),
     ],
