@@ -14,6 +14,9 @@ from schemas.workflow.errors import LanguageError
 INTERVAL_MINUTES_MIN = 5
 # 29 February can be eight years away (around a century that is no leap year).
 _DAYS_AHEAD_MAX = 366 * 9
+_NO_TIME = timedelta()
+# From any minute to the end of an hour that is repeated after the present one.
+_REPEATED_MINUTES_MAX = 180
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _FIELDS = 5
@@ -147,7 +150,8 @@ def next_after(expression: str, now_ms: int, timezone: str | None = None) -> int
     """The first tick after an instant, in milliseconds since 1970; None when there is none.
 
     A time that the clock skips (daylight saving) becomes the next one that exists; a time that
-    occurs twice ticks once, at its first occurrence.
+    occurs twice ticks once, at its first occurrence, unless the schedule is one for every hour: an
+    hour that is repeated is an hour, too.
     """
     cron, where = parse_cron(expression), zone(timezone)
     now = datetime.fromtimestamp(now_ms / 1000, tz=UTC)
@@ -157,6 +161,7 @@ def next_after(expression: str, now_ms: int, timezone: str | None = None) -> int
         if cron.on(day):
             due = _first_on(cron, day, where, now)
             if due is not None:
+                due = _repeated(cron, where, now, due) or due
                 return round(due.timestamp() * 1000)
         day += timedelta(days=1)
     return None
@@ -173,6 +178,23 @@ def _first_on(cron: Cron, day: date, where: ZoneInfo, now: datetime) -> datetime
     places = range(len(cron.hours) * columns)
     found = bisect_right(places, now, key=due)
     return due(found) if found < len(places) else None
+
+
+def _repeated(cron: Cron, where: ZoneInfo, now: datetime, due: datetime) -> datetime | None:
+    """The first tick before `due` in an hour that the clock repeats, for an hourly schedule."""
+    here = now.astimezone(where)
+    falls_back = (here.utcoffset() or _NO_TIME) > (due.astimezone(where).utcoffset() or _NO_TIME)
+    if len(cron.hours) <= _HOUR.high or not (here.fold or falls_back):
+        return None
+    minute = now.replace(second=0, microsecond=0)
+    for _ in range(_REPEATED_MINUTES_MAX):
+        minute += timedelta(minutes=1)
+        local = minute.astimezone(where)
+        if minute >= due:
+            break
+        if local.fold and local.minute in cron.minutes and cron.on(local.date()):
+            return minute
+    return None
 
 
 def _instant(local: datetime, where: ZoneInfo) -> datetime:
