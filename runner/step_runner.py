@@ -82,6 +82,7 @@ class StepRunner:
             say=lambda text: packer.say(tools.clock.now_ms(), 0, text),
             run=self._process,
             command=self._plain_command,
+            has_engine=containers is not None,
         )
 
     def prepare(self, machine: StepMachine) -> None:
@@ -239,7 +240,7 @@ class StepRunner:
         return replace(
             context,
             env=self._environment(step, machine, files, inside=None),
-            command=lambda **given: context.command(**given, place="machine"),
+            command=lambda **given: context.command(**{"place": "machine", **given}),
         )
 
     def _action_context(
@@ -268,6 +269,7 @@ class StepRunner:
             step=step,
             serial=serial,
             env=env,
+            bare_env=self._bare_environment(step, env),
             state=self._state.get(step.key, {}),
             machine=machine,
             folders=self._workplace.folders,
@@ -276,6 +278,7 @@ class StepRunner:
             masker=self._packer.masker,
             mirrors=self._tools.mirrors,
             depot=self._tools.depot(self._assignment),
+            containers=self._containers,
             clone=clone,
             fetch=self._fetcher.source,
             check=lambda: self._check(machine.root),
@@ -327,6 +330,11 @@ class StepRunner:
         defaults |= file_variables(files)
         base = self._base_environment() if inside is None else self._inside_environment(inside)
         return step_variables(base, step.env, defaults, machine.root.paths)
+
+    def _bare_environment(self, step: Ready, env: Mapping[str, str]) -> dict[str, str]:
+        """Return of a step's variables those that the machine and its folders did not add."""
+        base = self._base_environment()
+        return {k: v for k, v in env.items() if k in step.env or k not in base}
 
     def _inside_environment(self, inside: Inside) -> dict[str, str]:
         """Return what a step in the job's container has beside what the image says."""

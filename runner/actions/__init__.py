@@ -13,6 +13,7 @@ from typing import Protocol
 from runner.composite_machine import CompositeMachine
 from runner.depot import Depot
 from runner.executors import Command, Workplace
+from runner.executors.containers.job import JobContainers
 from runner.folders import JobFolders
 from runner.gateway_client import Clone
 from runner.masking import Masker
@@ -62,12 +63,14 @@ class ActionContext:
     time; `run_steps` runs a composite action's; `fetch` brings a remote action. What takes its
     time without a process calls `check` now and then, which raises once the job is ended.
     `serial` is a number of this step's own within the attempt, `state` what earlier stages of it
-    saved.
+    saved. `bare_env` is `env` without what the machine adds, for a container of the step's own;
+    `containers` is None on a runner without an engine.
     """
 
     step: Ready
     serial: int
     env: Mapping[str, str]
+    bare_env: Mapping[str, str]
     state: Mapping[str, str]
     machine: StepMachine
     folders: JobFolders
@@ -76,6 +79,7 @@ class ActionContext:
     masker: Masker
     mirrors: Mirrors
     depot: Depot
+    containers: JobContainers | None
     clone: Callable[[str], Clone]
     fetch: Callable[[str], Source]
     check: Callable[[], None]
@@ -120,6 +124,7 @@ def is_remote(uses: str) -> bool:
 def find(uses: str, context: ActionContext) -> Action:
     """Return the action that `uses` names. Raises ActionError when there is none."""
     from runner.actions.composite import Composite
+    from runner.actions.container import ContainerAction
     from runner.actions.javascript import Javascript
     from runner.actions.local import read_local
 
@@ -127,7 +132,8 @@ def find(uses: str, context: ActionContext) -> Action:
     if action is not None:
         return action
     if uses.startswith(_DOCKER):
-        raise no_containers(uses)
+        plan = ActionPlan(path=uses, using="docker", image=uses)
+        return ContainerAction(Source(uses=uses, plan=plan, folder=""))
     source = context.fetch(uses) if is_remote(uses) else read_local(uses, context.folders)
     match source.plan.using:
         case "composite":
@@ -135,7 +141,7 @@ def find(uses: str, context: ActionContext) -> Action:
         case "node":
             return Javascript(source)
         case _:
-            raise no_containers(uses)
+            return ContainerAction(source)
 
 
 def no_containers(uses: str) -> ActionError:

@@ -10,13 +10,13 @@ import os
 import stat
 from pathlib import Path
 
-from runner.actions import ActionError, Source, no_containers
+from runner.actions import ActionError, Source
 from runner.folders import JobFolders
 from schemas.workflow.action_file import FILE_NAMES, ActionPlan, read_action
 from schemas.workflow.errors import WorkflowError
 from schemas.workflow.reader import BYTES_MAX
 
-_DOCKERFILES = ("Dockerfile", "dockerfile")
+DOCKERFILES = ("Dockerfile", "dockerfile")
 
 
 def read_local(uses: str, folders: JobFolders) -> Source:
@@ -30,8 +30,10 @@ def read_local(uses: str, folders: JobFolders) -> Source:
         if data is not None:
             shown = str((folder / name).relative_to(workspace))
             return Source(uses=uses, plan=read_plan(data, shown), folder=str(folder))
-    if any(read_below(workspace, folder / name) is not None for name in _DOCKERFILES):
-        raise no_containers(uses)
+    if any(read_below(workspace, folder / name) is not None for name in DOCKERFILES):
+        name = next(n for n in DOCKERFILES if read_below(workspace, folder / n) is not None)
+        plan = ActionPlan(path=str(folder.relative_to(workspace)), using="docker", image=name)
+        return Source(uses=uses, plan=plan, folder=str(folder))
     raise ActionError(
         f"there is no action in {uses!r}: expected {' or '.join(FILE_NAMES)} in that folder of "
         "the workspace; is there an actions/checkout step before this one?",

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.actions import ActionError, Source, is_remote, no_containers
+from runner.actions.container import ContainerStage
 from runner.actions.javascript import Stage
-from runner.actions.local import read_plan
+from runner.actions.local import DOCKERFILES, read_plan
 from runner.executors import Command, Workplace
 from runner.gateway_client import Clone
 from runner.mirrors import MirrorError, Mirrors, local_path
 from runner.pump import Ending
 from runner.steps import Hook, StepMachine, display_name
-from schemas.workflow.action_file import FILE_NAMES
+from schemas.workflow.action_file import FILE_NAMES, ActionPlan
 from schemas.workflow.errors import ExpressionError
 from schemas.workflow.plan import StepPlan
 from schemas.workflow.reader import BYTES_MAX
@@ -94,6 +95,7 @@ class Fetcher:
         say: Callable[[str], None],
         run: Callable[[Command], Ending],
         command: Callable[..., Command],
+        has_engine: bool,
     ) -> None:
         """Unpack below the attempt's folder of actions, as the job's user."""
         self._remote = remote
@@ -101,6 +103,7 @@ class Fetcher:
         self._say = say
         self._run = run
         self._command = command
+        self._has_engine = has_engine
         self._sources: dict[str, Source] = {}
         self._commits: dict[tuple[str, str], tuple[Path, str]] = {}
         self._unpacked: dict[str, str] = {}
@@ -122,7 +125,7 @@ class Fetcher:
             if step.uses is None or not is_remote(step.uses):
                 continue
             source = self.source(step.uses)
-            if source.plan.using == "docker":
+            if source.plan.using == "docker" and not self._has_engine:
                 raise no_containers(step.uses)
             if source.plan.using == "composite":
                 self._bring(source.plan.steps, 1)
@@ -148,19 +151,20 @@ class Fetcher:
             data = self._remote.mirrors.read_file(mirror, sha, f"{prefix}{file}", BYTES_MAX + 1)
             if data is not None:
                 plan = read_plan(data, f"{name.repository}/{prefix}{file}@{name.ref}")
-                folder = f"{self._folder(name, mirror, sha)}/{name.path}".rstrip("/")
-                return Source(
-                    uses=uses,
-                    plan=plan,
-                    folder=folder,
-                    repository=name.repository,
-                    ref=name.ref,
-                    sha=sha,
-                )
+                return self._source_of(uses, name, plan, mirror, sha)
+        for file in DOCKERFILES:
+            if self._remote.mirrors.read_file(mirror, sha, f"{prefix}{file}", 1) is not None:
+                plan = ActionPlan(path=f"{uses}: {file}", using="docker", image=file)
+                return self._source_of(uses, name, plan, mirror, sha)
         raise ActionError(
-            f"{uses}: there is no {' or '.join(FILE_NAMES)} at {sha}; actions that are only a "
-            "Dockerfile need a container engine, which this runner has not",
+            f"{uses}: there is no {' or '.join(FILE_NAMES)} and no Dockerfile at {sha}",
             "user.bad_action",
+        )
+
+    def _source_of(self, uses: str, name: Name, plan: ActionPlan, mirror: Path, sha: str) -> Source:
+        folder = f"{self._folder(name, mirror, sha)}/{name.path}".rstrip("/")
+        return Source(
+            uses=uses, plan=plan, folder=folder, repository=name.repository, ref=name.ref, sha=sha
         )
 
     def _folder(self, name: Name, mirror: Path, sha: str) -> str:
@@ -187,10 +191,11 @@ def _pre_hook(machine: StepMachine, step: StepPlan, source: Source, *, key: str)
             inputs[name] = machine.evaluate(str(text))
         except ExpressionError:  # what steps before it are to give is not there yet
             inputs[name] = ""
+    stage = ContainerStage if source.plan.using == "docker" else Stage
     return Hook(
         name=f"Pre {display_name(step)}",
         condition=source.plan.pre_if,
-        payload=Stage(source, source.plan.pre, None, given=inputs),
+        payload=stage(source, source.plan.pre, None, given=inputs),
         key=key,
         step_id=step.id,
     )

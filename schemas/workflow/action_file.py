@@ -42,7 +42,11 @@ class ActionInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionPlan:
-    """An action; `steps` and the values of `outputs` are a composite one's only."""
+    """An action; `steps` and the values of `outputs` are a composite one's only.
+
+    `image` to `env` are a container's: `args` is None where the file has none, and `pre` and
+    `post` are its further entry points.
+    """
 
     path: str
     name: str = ""
@@ -55,6 +59,10 @@ class ActionPlan:
     pre_if: str = "always()"
     post: str = ""
     post_if: str = "always()"
+    image: str = ""
+    entrypoint: str = ""
+    args: tuple[str, ...] | None = None
+    env: dict[str, str] = field(default_factory=dict)
 
 
 def read_action(text: bytes | str, path: str) -> ActionPlan:
@@ -151,11 +159,28 @@ def _runs(
         outputs=outputs,
         steps=steps,
         main=text("main") if using == "node" else "",
-        pre=text("pre"),
+        pre=text("pre-entrypoint" if using == "docker" else "pre"),
         pre_if=condition("pre-if"),
-        post=text("post"),
+        post=text("post-entrypoint" if using == "docker" else "post"),
         post_if=condition("post-if"),
+        image=text("image"),
+        entrypoint=text("entrypoint"),
+        args=_arguments(check, found),
+        env=_environment(check, found) if using == "docker" else {},
     )
+
+
+def _arguments(check: Check, found: dict[str, Field]) -> tuple[str, ...] | None:
+    entry = found.get("args")
+    return None if entry is None else check.strings(entry[1], "args", key="runs.args", empty=True)
+
+
+def _environment(check: Check, found: dict[str, Field]) -> dict[str, str]:
+    entry = found.get("env")
+    if entry is None:
+        return {}
+    texts = check.mapping_of_texts(entry[1], "env", key="runs.env", whole=False)
+    return {name: str(text) for name, text in texts.items()}
 
 
 def _using(check: Check, node: Node) -> Using | None:

@@ -80,6 +80,8 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     # in an action's own file
     ("inputs.default", _ACTION, _HASH),
     ("outputs.value", _COMPOSITE, ""),
+    ("runs.args", "inputs", ""),
+    ("runs.env", "inputs", ""),
     ("runs.if", _COMPOSITE, f"status {_HASH}"),
     ("runs.steps.continue-on-error", _COMPOSITE, _HASH),
     ("runs.steps.env", _COMPOSITE, _HASH),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from schemas.events import CONTAINERS, Conclusion
 from schemas.streams import Heartbeat
 from schemas.workflow.plan import StepPlan
 from tests.integration.runner_fixtures import driver, open_home
-from tests.support.engine import IMAGE, NoEngineError, TestEngine, test_engine
+from tests.support.engine import IMAGE, WITH_NODE, NoEngineError, TestEngine, test_engine
 from tests.support.eventually import eventually
 from tests.support.lanes import LaneDriver, RunnerProcess, runner_process
 
@@ -199,3 +200,109 @@ def test_a_container_that_can_t_be_had_fails_the_job(
     assert (finished.conclusion, finished.reason) == (Conclusion.FAILURE, reason)
     assert words in finished.message
     assert not ended
+
+
+# --------------------------------------------------------------------------- actions
+
+
+def use(uses: str, **values: Any) -> StepPlan:
+    """Return a step that uses an action."""
+    return StepPlan(id=values.pop("id", "__use"), uses=uses, **values)
+
+
+ACTION = """
+name: greet
+inputs: {who: {default: nobody}, text: {}}
+outputs: {said: {description: what was said}}
+runs:
+  using: docker
+  image: Dockerfile
+  entrypoint: /greet.sh
+  args: ["to ${{ inputs.who }}", "two words"]
+  env: {FROM_FILE: "${{ inputs.who }}'s"}
+  post-entrypoint: /after.sh
+"""
+GREET = r"""#!/bin/sh
+echo "greet $1, $2, $FROM_FILE, $JOBS_OWN, $INPUT_WHO"
+echo "$INPUT_TEXT" | wc -l
+echo "in $(pwd), home $HOME, leaked ${LD_PRELOAD:-nothing}"
+echo "said=hello $1" >> $GITHUB_OUTPUT
+echo "kept=yes" >> $GITHUB_STATE
+echo made > /github/workspace/by-action
+"""
+DOCKERFILE = f"FROM {IMAGE}\nCOPY *.sh /\n"
+
+
+def write(**files: str) -> StepPlan:
+    """Return a step of the machine's that writes an action."""
+    parts = ["mkdir -p action && cd action"]
+    for name, text in files.items():
+        coded = base64.b64encode(text.encode()).decode()
+        path = name.replace("_", ".") if name != "Dockerfile" else name
+        parts.append(f"echo {coded} | base64 -d > {path}; chmod +x {path}")
+    return run("\n".join(parts))
+
+
+def test_a_docker_action_is_built_and_run_with_its_inputs(
+    driver: LaneDriver, boot: Heartbeat, engine: TestEngine
+) -> None:
+    """Arguments, variables, outputs, state and its post entry point; nothing of it is left."""
+    after = "#!/bin/sh\necho after, with $STATE_kept and $INPUT_WHO\n"
+    steps = (
+        write(action_yml=ACTION, greet_sh=GREET, after_sh=after, Dockerfile=DOCKERFILE),
+        use(
+            "./action", id="greet", with_={"who": "ada", "text": "one\ntwo"},
+            env={"JOBS_OWN": "own", "LD_PRELOAD": "/a\n/b"},
+        ),
+        run("echo '${{ steps.greet.outputs.said }}'; cat by-action; rm by-action; id -un"),
+    )  # fmt: skip
+    finished, log, _ = driver.run(boot, steps)
+    texts = log.texts()
+    assert finished.conclusion == Conclusion.SUCCESS, (finished.message, log.lines())
+    for expected in (
+        "greet to ada, two words, ada's, own, ada", "2",
+        "in /github/workspace, home /github/home, leaked nothing", "hello to ada", "made",
+        "after, with yes and ada",
+    ):  # fmt: skip
+        assert expected in texts, texts
+    assert "tailrace-" not in engine.call("images", "--format", "{{.Repository}}").replace(
+        "tailrace-test", ""
+    )
+
+
+def test_a_docker_step_runs_an_image_in_the_job_s_network(
+    driver: LaneDriver, boot: Heartbeat
+) -> None:
+    """With entry point and arguments of the step; its exit code is the step's."""
+    script = "wget -q -O- http://web:8000/ && echo $WORD && exit 5"
+    step = use(
+        f"docker://{IMAGE}", with_={"entrypoint": "sh", "args": f"-c '{script}'"},
+        env={"WORD": "given"},
+    )  # fmt: skip
+    plan = {"services": {"web": service(SERVE, options=HEALTHY)}}
+    finished, log, ended = driver.run(boot, (step,), plan=plan)
+    assert log.texts() == ["up", "given"], (finished.message, log.lines())
+    assert ended[0].exit_code == 5
+
+
+@pytest.mark.parametrize("image", [IMAGE, WITH_NODE])
+def test_a_javascript_action_runs_by_the_node_of_the_image(
+    driver: LaneDriver, boot: Heartbeat, image: str
+) -> None:
+    """An image without one is told about; a composite action's steps run in the container too."""
+    node = "runs: {using: node20, main: main.js}\ninputs: {greeting: {}}\n"
+    steps = (
+        run(f"mkdir -p a b; printf '{node}' > a/action.yml; echo > a/main.js;"
+            "printf 'runs:\\n  using: composite\\n  steps:\\n  - {run: id -u, shell: sh}\\n'"
+            "> b/action.yml"),
+        use("./b"),
+        use("./a", with_={"greeting": "hi"}, continue_on_error=True),
+    )  # fmt: skip
+    finished, log, ended = driver.run(boot, steps, plan={"container": image})
+    assert finished.conclusion == Conclusion.SUCCESS, (finished.message, log.lines())
+    assert log.texts()[0] == "0"
+    if image == WITH_NODE:
+        assert log.texts()[1].startswith("node of the image runs ")
+        assert log.texts()[1].endswith("a/main.js with hi and no state")
+    else:
+        assert ended[-1].reason == "user.unsupported_action"

@@ -31,6 +31,8 @@ from schemas.workflow.expressions.values import Value
 logger = logging.getLogger(__name__)
 
 RUNNER_LABEL, JOB_LABEL = "tailrace.runner", "tailrace.job"
+#: What an attempt makes, in the order of its removal.
+KINDS = ("container", "network", "volume", "image")
 HEALTH_MS_MAX = 300_000
 _HEALTH_TURN_S = 0.5
 _LOG_LINES = "200"
@@ -71,7 +73,7 @@ class JobContainers:
         self._say = say
         self._run = run
         self._is_ending = is_ending
-        self._made: dict[str, list[str]] = {"container": [], "network": [], "volume": []}
+        self._made: dict[str, list[str]] = {kind: [] for kind in KINDS}
         self._services: dict[str, Spec] = {}
         self._job: Spec | None = None
         self._serial = 0
@@ -201,6 +203,26 @@ class JobContainers:
             "--cap-drop", "MKNOD",
             *self.engine.user_arguments(*ids),
         ]  # fmt: skip
+
+    def own_user_arguments(self) -> list[str]:
+        """Return the option that makes a step's container the job's user, where it must be.
+
+        Steps on the machine run beside it, with a way to more rights (sudo): were it the machine's
+        root, it could leave them a program of root's in a folder that both have.
+        """
+        user, engine = self._folders.user, self.engine
+        if user is None or self._folders.open or engine.rootless or engine.any_options:
+            return []
+        return [] if engine.maps_users(user.uid) else ["--user", f"{user.uid}:{user.gid}"]
+
+    def image_for(self, mark: str) -> tuple[str, bool]:
+        """Return the name of an image that the attempt builds, and whether it has."""
+        tag = f"{_LOCAL}{self._prefix}:{mark}"
+        return tag, tag in self._made["image"]
+
+    def built(self, mark: str) -> None:
+        """Remove that image at the end."""
+        self._made["image"].append(self.image_for(mark)[0])
 
     def volume_arguments(
         self, mounts: Sequence[tuple[str, str]], volumes: Sequence[Volume]
@@ -334,7 +356,7 @@ class JobContainers:
 
     def remove(self) -> None:
         """Remove everything; may be repeated. What can't be is left to the runner's next start."""
-        for kind in ("container", "network", "volume"):
+        for kind in KINDS:
             names = self._made[kind]
             while names:
                 self._remove(kind, names.pop())
@@ -351,7 +373,7 @@ def removal(engine: Engine, kind: str) -> tuple[str, ...]:
     """Return the words that remove a container, network or volume."""
     if kind == "container":
         return engine.removal
-    return (kind, "rm", *(("--force",) if kind == "volume" else ()))
+    return (kind, "rm", *(("--force",) if kind in ("volume", "image") else ()))
 
 
 @contextmanager

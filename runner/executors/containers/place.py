@@ -28,6 +28,7 @@ from runner.pump import Ending, Pump
 logger = logging.getLogger(__name__)
 
 WORKSPACE, HOME, WORKFLOW = "/github/workspace", "/github/home", "/github/workflow"
+FILE_COMMANDS, TEMP = "/github/file_commands", "/github/runner_temp"
 _SHELLS = ("bash", "python", "python3", "node", "pwsh")
 _SIGNAL_S = 20.0
 _PID_BYTES_MAX = 16
@@ -68,13 +69,16 @@ def open_folders(folders: JobFolders) -> JobFolders:
 def job_mounts(folders: JobFolders) -> list[tuple[str, str]]:
     """Return (folder of the machine, place inside) of all that a container of the job gets."""
     workspace, home, files = str(folders.workspace), folders.places.home, str(folders.files)
-    same = [workspace, folders.places.temp, home, folders.places.tmp, str(folders.actions), files,
-            folders.places.tool_cache]  # fmt: skip
+    temp = folders.places.temp
+    same = [workspace, temp, home, folders.places.tmp, str(folders.actions), files]
+    if folders.open:
+        # otherwise it is the runner's, which all of its jobs share
+        same.append(folders.places.tool_cache)
     name = folders.workspace.name
     return [
         *((folder, folder) for folder in same),
         (workspace, f"/__w/{name}/{name}"), (workspace, WORKSPACE), (home, HOME),
-        (files, WORKFLOW),
+        (files, WORKFLOW), (files, FILE_COMMANDS), (temp, TEMP),
     ]  # fmt: skip
 
 
@@ -132,7 +136,7 @@ class ContainerWorkplace(HostWorkplace):
             argv = [*self._wrapper, *command.argv]
             super().start(replace(command, argv=argv, place="machine"))
         elif command.place == "engine":
-            super().start(replace(command, env={**self.engine.environment, **command.env}))
+            super().start(command)
         else:
             super().start(self._entering(command))
             self._pump.signalled = self._signal
