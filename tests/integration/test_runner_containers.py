@@ -306,3 +306,57 @@ def test_a_javascript_action_runs_by_the_node_of_the_image(
         assert log.texts()[1].endswith("a/main.js with hi and no state")
     else:
         assert ended[-1].reason == "user.unsupported_action"
+
+
+# --------------------------------------------------------------------------- the runner's end
+
+
+def test_what_a_killed_runner_left_is_removed_at_its_next_start(
+    driver: LaneDriver, runner: RunnerProcess, engine: TestEngine
+) -> None:
+    """Container, service and network of the job are gone before the new boot is announced."""
+    boot = driver.welcome(runner.runner_id)
+    plan = {"container": IMAGE, "services": {"web": service(SERVE)}}
+    assignment = driver.assignment(boot, "echo begun; sleep 600", plan=plan)
+    driver.send(assignment)
+    eventually(lambda: "begun" in driver.so_far(assignment), what="the step's first words")
+    assert len(engine.call("ps", "--quiet").split()) == 2
+    runner.kill()
+    runner.restart()
+    driver.welcome(runner.runner_id, not_boot=boot.boot_id)
+    assert engine.call("ps", "--all", "--quiet") == ""
+    assert "tailrace" not in engine.call("network", "ls")
+
+
+# --------------------------------------------------------------------------- no engine
+
+
+@pytest.fixture(scope="module")
+def plain_boot(driver: LaneDriver, open_home: Path) -> Iterator[Heartbeat]:
+    """Yield a runner that is told to have no engine."""
+    with runner_process(driver, open_home, container_engine="none") as runner:
+        yield driver.welcome(runner.runner_id)
+
+
+@pytest.mark.parametrize("plan", [{"container": IMAGE}, {"services": {"db": IMAGE}}])
+def test_a_runner_without_an_engine_refuses_a_container_job(
+    driver: LaneDriver, plain_boot: Heartbeat, plan: dict[str, Any]
+) -> None:
+    """It announces no engine, and fails a job that reaches it all the same before any step."""
+    assert plain_boot.capabilities == ()
+    finished, _, ended = driver.run(plain_boot, "echo never", plan=plan)
+    assert finished.reason == "user.unsupported_container"
+    assert "container engine" in finished.message
+    assert not ended
+
+
+def test_a_runner_without_an_engine_refuses_a_docker_step(
+    driver: LaneDriver, plain_boot: Heartbeat
+) -> None:
+    """The step fails and says what to do instead; the job may go on."""
+    steps = (use("docker://alpine", continue_on_error=True), run("echo on"))
+    finished, log, ended = driver.run(plain_boot, steps)
+    assert finished.conclusion == Conclusion.SUCCESS
+    assert ended[0].reason == "user.unsupported_action"
+    assert "no container engine" in "".join(line.text for line in log.lines())
+    assert log.texts() == ["on"]
