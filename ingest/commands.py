@@ -12,7 +12,7 @@ import re
 import secrets as random_secrets
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -36,6 +36,7 @@ from schemas.events import (
     RunApproved,
     Source,
 )
+from schemas.late import dataclass
 from schemas.topics import lane_topic
 
 T = TypeVar("T")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import select
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from infra.git import Git, GitError, GitTimeoutError, end
+from schemas.late import dataclass
 
 READ_TIMEOUT_S = 20.0
 OBJECT_BYTES_MAX = 64 * 1024 * 1024

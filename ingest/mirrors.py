@@ -19,7 +19,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from infra.clock import Clock
@@ -35,6 +34,7 @@ from ingest.git_objects import (
     parse_tree,
     tag_target,
 )
+from schemas.late import dataclass
 
 logger = logging.getLogger(__name__)
 

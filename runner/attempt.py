@@ -13,7 +13,6 @@ import logging
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ from runner.steps import (
 from runner.tools import Tools
 from schemas.events import Annotation, Conclusion, RunningAttempt
 from schemas.lanes import Assignment, CancelOrder
+from schemas.late import dataclass
 from schemas.workflow.errors import ExpressionError, LanguageError
 from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import JobPlan

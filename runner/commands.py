@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from runner.folders import CommandFileReadError, JobFolders
 from runner.masking import Masker
 from schemas.events import Annotation
+from schemas.late import dataclass
 from schemas.workflow import command_processor as processor
 from schemas.workflow.command_files import (
     FILE_BYTES_MAX,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
+from schemas.late import dataclass
 from schemas.stored import PIECE_BYTES, Entry, EntryError, piece_parts
 
 __all__ = ["PIECE_BYTES", "Depot", "DepotAwayError", "DepotError", "Entry", "Kept", "Saved"]

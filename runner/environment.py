@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from schemas.late import dataclass
 from schemas.workflow.command_files import prepended
 from schemas.workflow.contexts import DEFAULT_ENVIRONMENT
 from schemas.workflow.expressions.values import Value, to_string

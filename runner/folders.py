@@ -10,11 +10,11 @@ import re
 import shutil
 import stat
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 from runner.environment import FILE_NAMES, Places
 from runner.guards import JobUser
+from schemas.late import dataclass
 
 logger = logging.getLogger(__name__)
 

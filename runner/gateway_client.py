@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infra.clock import Clock
@@ -20,6 +20,7 @@ from runner.signing import (
     BootKey,
 )
 from schemas.lanes import Assignment
+from schemas.late import dataclass
 
 if TYPE_CHECKING:
     import urllib.error

@@ -7,9 +7,10 @@ words and a step's `::group::` are one kind of thing, as they are for every read
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from schemas.events import LogGroup
+from schemas.late import dataclass
 
 #: With their titles, groups stay a small part of the largest record.
 GROUPS_A_STEP_MAX = 1_000

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from runner import guard as guard_process
+from schemas.late import dataclass
 
 FEED_MS = 3_000
 _SWEEP_S_MAX = guard_process.SWEEP_S_MAX + 5.0

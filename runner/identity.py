@@ -7,11 +7,11 @@ import os
 import platform
 import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from infra.clock import Clock, random_id, uuid7
+from schemas.late import dataclass
 
 _ARCHITECTURES = {"x86_64": "X64", "aarch64": "ARM64", "armv7l": "ARM", "i686": "X86"}
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")

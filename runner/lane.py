@@ -7,9 +7,10 @@ declined and never starts.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from schemas.lanes import Assignment, CancelOrder, Dismissed, LaneRecord, Welcome, Withdraw
+from schemas.late import dataclass
 
 _REMEMBERED_MAX = 4096
 Key = tuple[str, int]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import zstandard
 
 from runner.groups import LogGroups
 from runner.masking import Masker
+from schemas.late import dataclass
 from schemas.loglines import SYSTEM, TEXT_BYTES_MAX, LogDigest, header
 
 BATCH_BYTES_MAX = 64 * 1024

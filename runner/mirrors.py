@@ -18,13 +18,13 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
 from infra.git import Git, GitError, merge_message
 from runner.gateway_client import Clone
+from schemas.late import dataclass
 
 FETCH_S_MAX = 600
 _SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")

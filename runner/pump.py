@@ -13,11 +13,11 @@ import select
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from infra.clock import Clock
 from runner.guards import Exited, Failed, Guard, GuardLostError, Starved
 from runner.logs import LogPacker, OnCommand, StreamSplitter
+from schemas.late import dataclass
 from schemas.loglines import STDERR, STDOUT
 
 READ_BYTES = 64 * 1024

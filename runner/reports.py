@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from infra.log import Append
@@ -21,6 +20,7 @@ from schemas.events import (
     StepStarted,
 )
 from schemas.lanes import Assignment
+from schemas.late import dataclass
 from schemas.streams import LogBatch
 
 SOURCE = "tailrace/runner"

@@ -12,7 +12,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from schemas import topics
 from schemas.codec import HEARTBEATS, LANES, CodecError
 from schemas.events import CONTAINERS
 from schemas.lanes import Assignment, LaneRecord
+from schemas.late import dataclass
 from schemas.streams import Heartbeat
 
 logger = logging.getLogger(__name__)

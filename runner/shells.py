@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from schemas.late import dataclass
 
 #: shell -> (the command's template, the script's suffix, lines put before and after the script)
 _BUILT_IN: dict[str, tuple[str, str, str, str]] = {

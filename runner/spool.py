@@ -21,12 +21,12 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from infra.clock import Clock
 from infra.log import Append, LogWriter
+from schemas.late import dataclass
 
 logger = logging.getLogger(__name__)
 

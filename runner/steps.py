@@ -8,10 +8,11 @@ own state) is given when the machine is made.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from schemas.events import Conclusion
+from schemas.late import dataclass
 from schemas.workflow.errors import ExpressionError
 from schemas.workflow.expressions import evaluate_condition, evaluate_template, evaluate_value
 from schemas.workflow.expressions.values import Value, to_number, to_string, truthy

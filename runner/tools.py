@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from infra.clock import Clock
 from infra.metrics import Meters
@@ -16,6 +15,7 @@ from runner.identity import Identity
 from runner.mirrors import Mirrors
 from runner.spool import Spool
 from schemas.lanes import Assignment
+from schemas.late import dataclass
 from schemas.workflow.expressions.values import Value
 
 OnSteps = Callable[[Assignment, Mapping[str, Value]], None]

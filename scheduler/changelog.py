@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
 
 import msgspec
 
@@ -19,6 +18,7 @@ from scheduler.core.index import Index
 from scheduler.core.state import STATE_VERSION, State, dump_changes, load_row
 from schemas.codec import EVENTS as CODEC
 from schemas.events import Event
+from schemas.late import dataclass
 from schemas.topics import EVENTS, SCHEDULER_STATE
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from infra.clock import Clock
@@ -25,6 +25,7 @@ from scheduler.liveness import Fact, Forgotten, Liveness
 from schemas import topics
 from schemas.codec import EVENTS, HEARTBEATS, CodecError, UnknownSchemaError, event_headers
 from schemas.events import RunnerLost
+from schemas.late import dataclass
 from schemas.streams import HeartbeatRecord, Tick
 
 logger = logging.getLogger("scheduler.fleet")  # also when it is __main__

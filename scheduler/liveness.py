@@ -7,10 +7,11 @@ answer is the same however late the records are read. One `Liveness` is one part
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from schemas.codec import event_id
 from schemas.events import Event, RunnerJoined, RunnerLost
+from schemas.late import dataclass
 from schemas.streams import Heartbeat, HeartbeatRecord, Tick
 
 #: A boot is lost when this many ticks followed its last heartbeat; a runner sends one in three.

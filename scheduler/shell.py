@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from infra.clock import Clock
 from infra.log import Append, Log, LogReader, Record, TransactionalWriter
@@ -21,6 +21,7 @@ from schemas.codec import EVENTS as CODEC
 from schemas.codec import LANES as LANE_CODEC
 from schemas.codec import CodecError, event_headers, event_id
 from schemas.events import DeadlinePassed, Event, SchedulerStarted
+from schemas.late import dataclass
 from schemas.topics import EVENTS, SCHEDULER_STATE, lane_topic
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,11 @@ are milliseconds since the epoch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from schemas.fields import Millis
+from schemas.late import dataclass
 
 
 class Conclusion(StrEnum):

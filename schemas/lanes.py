@@ -5,7 +5,7 @@ A runner acts on a record only if (runner_id, boot_id) are its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from schemas.late import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from schemas.late import dataclass
 
 TEXT_BYTES_MAX = 64 * 1024
 

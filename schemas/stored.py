@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+from schemas.late import dataclass
 
 PIECE_BYTES = 8 * 1024 * 1024
 EPOCH_MS = 6 * 60 * 60 * 1000

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from schemas.events import RunningAttempt
 from schemas.fields import Millis
+from schemas.late import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

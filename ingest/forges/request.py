@@ -6,10 +6,11 @@ import codecs
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+
+from schemas.late import dataclass
 
 Json = dict[str, Any]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from schemas.events import (
     DeliveryPlanned,
@@ -18,6 +18,7 @@ from schemas.events import (
     RepositoryRemoved,
     WorkflowsIndexed,
 )
+from schemas.late import dataclass
 
 Work = DeliveryReceived | RepositoryConfigured
 KINDS = frozenset(

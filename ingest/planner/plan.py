@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ from schemas.events import (
     WorkflowOutcome,
     WorkflowsIndexed,
 )
+from schemas.late import dataclass
 from schemas.workflow.triggers import Trigger, match, needs_paths, resolve_inputs
 
 PLAN_BYTES_MAX = 2 * 1024 * 1024

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from schemas.events import (
     Source,
     WorkflowsIndexed,
 )
+from schemas.late import dataclass
 from schemas.topics import EVENTS as EVENTS_TOPIC
 
 logger = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ The rules are GitHub's, "Events that trigger workflows": one delivery may be two
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from schemas.events import DeliveryReceived
+from schemas.late import dataclass
 from schemas.workflow.events import EVENTS
 
 

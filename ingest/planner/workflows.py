@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ingest.git_objects import Commit, TreeEntry
 from ingest.mirrors import Mirror
 from schemas.events import PlanProblem
+from schemas.late import dataclass
 from schemas.workflow.compile import compile_workflow
 from schemas.workflow.compiler.unit import compile_unit
 from schemas.workflow.errors import Problem

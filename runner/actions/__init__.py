@@ -7,7 +7,6 @@ An action is built in, read from the workspace (`./path`), or fetched by commit;
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from runner.composite_machine import CompositeMachine
@@ -20,6 +19,7 @@ from runner.masking import Masker
 from runner.mirrors import Mirrors
 from runner.pump import Ending
 from runner.steps import Ended, Ready, StepEnd, StepMachine
+from schemas.late import dataclass
 from schemas.workflow.action_file import ActionPlan
 from schemas.workflow.expressions.values import Value
 

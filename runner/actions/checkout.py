@@ -12,7 +12,6 @@ from __future__ import annotations
 import posixpath
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +27,7 @@ from runner.mirrors import (
 )
 from runner.pump import Ending
 from runner.steps import StepEnd
+from schemas.late import dataclass
 from schemas.workflow.expressions.values import Value, to_string
 
 _FD = 3

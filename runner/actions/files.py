@@ -15,12 +15,12 @@ import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from runner.actions import ActionContext, ActionError
 from runner.pump import Ending
+from schemas.late import dataclass
 from schemas.workflow.hashfiles import HashPatterns
 
 T = TypeVar("T")

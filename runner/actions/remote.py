@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from runner.actions import ActionError, Source, is_remote, no_containers
@@ -21,6 +20,7 @@ from runner.gateway_client import Clone
 from runner.mirrors import MirrorError, Mirrors, local_path
 from runner.pump import Ending
 from runner.steps import Hook, StepMachine, display_name
+from schemas.late import dataclass
 from schemas.workflow.action_file import FILE_NAMES, ActionPlan
 from schemas.workflow.errors import ExpressionError
 from schemas.workflow.plan import StepPlan

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol
 
 from runner.folders import JobFolders
 from runner.logs import OnCommand
 from runner.pump import Ending
+from schemas.late import dataclass
 
 Place = Literal["job", "machine", "engine"]
 

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
@@ -28,6 +28,7 @@ from runner.gateway.leases import Lease
 from runner.gateway.problems import ProblemError, add_problems, read
 from runner.gateway.release import NAMES_MAX, SecretSource, release, released, shown
 from runner.gateway.shelf import Limits
+from schemas.late import dataclass
 from schemas.topics import cell_of
 
 logger = logging.getLogger(__name__)

@@ -11,12 +11,13 @@ change, and two gateways can note the same use.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from infra.clock import Clock
 from runner.depot import DepotError, Entry, Saved, read_entry
 from runner.gateway.shelf import DAY_MS, Limits, Objects, Owner
+from schemas.late import dataclass
 from schemas.stored import hashed
 
 CACHES = "caches/"

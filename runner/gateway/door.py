@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from dataclasses import dataclass
 
 from fastapi import Request
 from pydantic import BaseModel, Field
@@ -25,6 +24,7 @@ from runner.gateway.leases import Lease, Token
 from runner.gateway.nonces import Nonces, Verdict
 from runner.gateway.problems import ProblemError, read
 from runner.signing import ATTEMPT_HEADER, EPOCH_HEADER, SIGNATURE_HEADER, Asking, Proof, verifies
+from schemas.late import dataclass
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from schemas import events as e
+from schemas.late import dataclass
 
 #: The kinds that this fold reads; a reader skips everything else undecoded.
 KINDS = frozenset({"JobAssigned", "JobFinished", "JobCancelled", "JobFailed", "AttemptLost",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from infra.clock import Clock
@@ -14,6 +14,7 @@ from runner.gateway_client import CLONE
 from schemas import topics
 from schemas.codec import EVENTS, event_headers, event_id
 from schemas.events import SecretsReleased
+from schemas.late import dataclass
 from schemas.workflow.secrets import ALL_SECRETS, TOKEN_SECRET
 
 logger = logging.getLogger(__name__)

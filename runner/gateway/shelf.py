@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from infra.clock import Clock, random_id
 from infra.objects import NoSuchObjectError, ObjectStore, ObjectStoreError
 from runner.depot import PIECE_BYTES, DepotError, Entry, Kept, Saved, read_entry
+from schemas.late import dataclass
 from schemas.stored import (
     EPOCH_MS,
     EntryError,

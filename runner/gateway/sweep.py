@@ -12,13 +12,13 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from dataclasses import dataclass
 
 from infra.clock import Clock
 from infra.objects import ObjectStore
 from runner.depot import DepotError, read_entry
 from runner.gateway.caches import CACHES, USED, Cached, Caches
 from runner.gateway.shelf import ARTIFACTS, RETIRED, Limits, Objects
+from schemas.late import dataclass
 from schemas.stored import (
     EPOCH_MS,
     SETTLED_EPOCHS,

@@ -5,11 +5,10 @@ Asked before `evolve`; the table of what may follow what is `schemas.lifecycle`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from scheduler.core.index import Index
 from scheduler.core.state import JobPhase, State
 from schemas import events as e
+from schemas.late import dataclass
 from schemas.lifecycle import Phase, after, token_matches
 
 _SYNCHRONIZE = "synchronize"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from scheduler.core.state import Job, JobPhase, Runner, State
 from scheduler.core.view import RunView
+from schemas.late import dataclass
 
 #: What a job asks of its runner: (labels, capabilities).
 Wants = tuple[tuple[str, ...], tuple[str, ...]]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from schemas.late import dataclass
 from schemas.workflow.compiler.check import Check, Field
 from schemas.workflow.compiler.step_section import read_steps
 from schemas.workflow.errors import WorkflowError

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from schemas.late import dataclass
 from schemas.workflow.errors import LanguageError
 
 FILE_BYTES_MAX = 4 << 20

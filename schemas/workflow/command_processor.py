@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from schemas.late import dataclass
 from schemas.workflow.command_files import BLOCKED_VARIABLES, prepended
 from schemas.workflow.commands import KNOWN_COMMANDS, Command, parse_command
 

@@ -6,7 +6,9 @@ Pure text to data; `command_processor` knows what the commands do.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from schemas.late import dataclass
 
 # Escapes are undone in this order: the percent sign last, or `%250A` would become a line break.
 _DATA = (("%0D", "\r"), ("%0A", "\n"), ("%25", "%"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from schemas.late import dataclass
 from schemas.workflow.compiler.calls import Linker, ReadFile, ReadRemote
 from schemas.workflow.compiler.unit import compile_unit
 from schemas.workflow.errors import Problem

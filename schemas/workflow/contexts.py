@@ -5,8 +5,7 @@ The table is GitHub's "Context availability"; the rows are named by the key's pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from schemas.late import dataclass
 from schemas.workflow.expressions.functions import STATUS_FUNCTIONS
 
 KNOWN_CONTEXTS = (

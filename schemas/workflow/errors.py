@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from schemas.late import dataclass
 
 Severity = Literal["error", "warning"]
 Stage = Literal["lexing", "parsing", "evaluation"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from schemas.late import dataclass
 
 BRANCHES = frozenset({"branches", "branches-ignore"})
 TAGS = frozenset({"tags", "tags-ignore"})

@@ -8,9 +8,10 @@ takes away again, a backslash makes the next character ordinary. Matching is lin
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 
+from schemas.late import dataclass
 from schemas.workflow.errors import Severity
 
 _ESCAPABLE = frozenset("[?+*\\!")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from schemas.late import dataclass
 from schemas.workflow.filters import Pattern, compile_pattern
 
 

@@ -7,9 +7,10 @@ evaluate; the plan travels between them as JSON (`plan_json`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
+from schemas.late import dataclass
 from schemas.workflow.expressions.values import Value
 
 Template: TypeAlias = Value

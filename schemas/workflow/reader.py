@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NoReturn, TypeAlias
 
 import yaml
@@ -22,6 +22,7 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
+from schemas.late import dataclass
 from schemas.workflow.errors import Problem, WorkflowError
 from schemas.workflow.expressions.values import Value, to_string
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from schemas.late import dataclass
 from schemas.workflow.expressions.nodes import StatusScope
 
 StepResult = Literal["success", "failure", "cancelled", "skipped"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from schemas.late import dataclass
 from schemas.workflow.expressions.template import evaluate_value
 from schemas.workflow.expressions.values import Value, kind
 from schemas.workflow.matrix import Leg, MatrixError, expand_matrix

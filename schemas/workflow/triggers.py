@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from schemas.late import dataclass
 from schemas.workflow.events import EVENTS
 from schemas.workflow.expressions.values import Value, is_number, parse_number, to_string
 from schemas.workflow.filters import (

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import click
 
 from infra.cli.errors import CliError, Exit, NotFoundError, exit_of
 from infra.cli.output import print_json
+from schemas.late import dataclass
 
 if TYPE_CHECKING:
     from infra.cli.local.delivery import Payload

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import getpass
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from infra.cli.errors import CliError, Exit
+from schemas.late import dataclass
 
 if TYPE_CHECKING:
     from infra.cli.local.tree import Snapshot

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from schemas import events as e
 from schemas.ids import job_id as job_id_of
+from schemas.late import dataclass
 
 #: Why a job waits when all that it waits for is other jobs.
 _PASSES = frozenset({"needs", "max_parallel", "pool_full"})

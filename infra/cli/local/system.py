@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from schemas.events import (
     WorkflowOutcome,
 )
 from schemas.lanes import Assignment
+from schemas.late import dataclass
 from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import JobPlan, WorkflowPlan
 from schemas.workflow.plan_json import plan_from_json, plan_to_json

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from infra.cli.errors import CliError, Exit
 from infra.git import MERGER
+from schemas.late import dataclass
 
 FOLDERS = (".github/workflows", ".tailrace/workflows")
 _BRANCH = "main"

@@ -12,8 +12,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from schemas.late import dataclass
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from schemas.late import dataclass
 
 #: Options with a value that stay within the container.
 _VALUES = frozenset(

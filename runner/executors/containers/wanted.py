@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from runner.executors.containers.options import (
     OptionError,
@@ -15,6 +15,7 @@ from runner.executors.containers.options import (
     read_options,
     read_volume,
 )
+from schemas.late import dataclass
 from schemas.workflow.expressions import evaluate_value
 from schemas.workflow.expressions.values import Value, to_string
 from schemas.workflow.plan import JobPlan

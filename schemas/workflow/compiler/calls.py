@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from schemas.late import dataclass
 from schemas.workflow.compiler.shared import PERMISSION_LEVELS
 from schemas.workflow.compiler.unit import Unit, compile_unit
 from schemas.workflow.errors import Problem

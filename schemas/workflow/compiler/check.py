@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import get_close_matches
 from typing import Literal
 
+from schemas.late import dataclass
 from schemas.workflow.contexts import AVAILABILITY, RESTRICTED_FUNCTIONS, Availability
 from schemas.workflow.errors import ExpressionError, Problem, located
 from schemas.workflow.expressions.functions import FUNCTIONS, STATUS_FUNCTIONS

@@ -10,8 +10,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from schemas.late import dataclass
 from schemas.workflow.compiler.check import Check, Field
 from schemas.workflow.expressions.template import OPEN
 from schemas.workflow.expressions.values import Value

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from schemas.late import dataclass
 from schemas.workflow.compiler.check import Check, Reading
 from schemas.workflow.expressions.template import OPEN
 from schemas.workflow.expressions.values import Value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from schemas.late import dataclass
 from schemas.workflow.compiler.check import Check
 from schemas.workflow.compiler.graph import resolve_needs
 from schemas.workflow.compiler.job_section import read_job

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from schemas.late import dataclass
 from schemas.workflow.errors import ExpressionError
 from schemas.workflow.expressions.nodes import Node, Scope
 from schemas.workflow.expressions.values import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Literal
 
+from schemas.late import dataclass
 from schemas.workflow.errors import ExpressionError, located
 from schemas.workflow.expressions.values import parse_number
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import isfinite
 from typing import Protocol
 
+from schemas.late import dataclass
 from schemas.workflow.expressions.values import (
     FilteredArray,
     Value,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
+from schemas.late import dataclass
 from schemas.workflow.errors import ExpressionError, located
 from schemas.workflow.expressions.functions import FUNCTIONS, STATUS_FUNCTIONS
 from schemas.workflow.expressions.lexer import KEYWORDS, Token, tokenize

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
+from schemas.late import dataclass
 from schemas.workflow.errors import ExpressionError
 from schemas.workflow.expressions.evaluator import HashFiles, check_available, evaluate
 from schemas.workflow.expressions.functions import RESULT_CHARACTERS_MAX
