@@ -22,18 +22,18 @@ def kill_leftovers(mark: str) -> int:
     this is for the day when they were killed too.
     """
     entry = f"{MARKER}={mark}\0".encode()
-    killed = 0
+    killed: set[int] = set()
     for _ in range(10):
         found = [pid for pid in _pids() if pid != os.getpid() and entry in _environment(pid)]
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        killed += len(found)
+        killed.update(found)
         if not found:
             break
     if killed:
-        logger.warning("killed %d processes that an earlier boot had left behind", killed)
-    return killed
+        logger.warning("killed %d processes that an earlier boot had left behind", len(killed))
+    return len(killed)
 
 
 def _pids() -> list[int]:

@@ -154,7 +154,6 @@ def test_a_signed_request_of_a_live_attempt_is_let_in(world: World) -> None:
         ({"who": {"job_id": "run.other"}}, 409, "Not the live attempt"),
         ({"method": "PUT", "body": b"x" * (BODY_BYTES_MAX + 1)}, 413, "Too large"),
     ],
-    ids=str,
 )
 def test_the_door_refuses(world: World, changes: dict[str, Any], status: int, title: str) -> None:
     """Each reason has its own words."""
