@@ -440,6 +440,21 @@ class _Timed:
         self._meters.observe(GIT_SECONDS, seconds, self._operation)
 
 
+_Lent = tuple[Origin, Mirror, threading.Lock]
+
+
+def _closed(lent: _Lent) -> bool:
+    """End a mirror's git process, unless a thread reads: it would get the next file's bytes."""
+    _, mirror, in_use = lent
+    if not in_use.acquire(blocking=False):
+        return False
+    try:
+        mirror.close()
+    finally:
+        in_use.release()
+    return True
+
+
 class Mirrors:
     """The mirrors of all repositories; those used longest ago close their git process."""
 
@@ -450,7 +465,9 @@ class Mirrors:
         self._meters = meters
         self._clock = clock
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, tuple[Origin, Mirror, threading.Lock]] = OrderedDict()
+        self._open: OrderedDict[str, _Lent] = OrderedDict()
+        #: Of repositories that have moved: closed when whoever reads has done.
+        self._retired: list[_Lent] = []
 
     @contextmanager
     def use(self, origin: Origin) -> Iterator[Mirror]:
@@ -458,6 +475,8 @@ class Mirrors:
         with self._lock:
             known = self._open.get(origin.repository)
             if known is None or not known[0].is_as(origin):
+                if known is not None:
+                    self._retired.append(known)
                 known = (origin, self.fresh(origin), threading.Lock())
                 self._open[origin.repository] = known
                 self._close_the_oldest()
@@ -471,16 +490,12 @@ class Mirrors:
         return Mirror(self._git, folder, origin, self._meters, self._clock)
 
     def _close_the_oldest(self) -> None:
-        for name, (_, mirror, in_use) in list(self._open.items()):
+        self._retired = [lent for lent in self._retired if not _closed(lent)]
+        for name, lent in list(self._open.items()):
             if len(self._open) <= OPEN_READERS_MAX:
                 return
-            # closing under a thread that reads would give it the next file's bytes
-            if in_use.acquire(blocking=False):
-                try:
-                    mirror.close()
-                    del self._open[name]
-                finally:
-                    in_use.release()
+            if _closed(lent):
+                del self._open[name]
 
     def interrupt(self) -> None:
         """Kill the git commands that threads wait for."""
@@ -489,9 +504,10 @@ class Mirrors:
     def close(self) -> None:
         """End all git processes."""
         with self._lock:
-            for _, mirror, _ in self._open.values():
+            for _, mirror, _ in (*self._open.values(), *self._retired):
                 mirror.close()
             self._open.clear()
+            self._retired.clear()
 
 
 def _folder_name(origin: Origin) -> str:
