@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 
 from ingest.forges import git, gitea, github, gitlab, gogs
@@ -48,8 +49,9 @@ def unreadable(provider: str, request: WebhookRequest, reason: str) -> DeliveryR
     Its id is not that of the delivery: sent again to a later version, the same body may be read.
     """
     given = request.header(*(f"x-{name}-delivery" for name in _NAMES[provider]))
-    name = delivery_id(provider, f"unreadable-{request.sha256[:32]}", request)
     header = request.header(*(f"x-{name}-event" for name in _NAMES[provider]))
+    what = "\x1f".join((request.sha256, given, header, reason)).encode(errors="replace")
+    name = delivery_id(provider, f"unreadable-{hashlib.sha256(what).hexdigest()[:32]}", request)
     try:
         payload = dumped(parsed(request.body))
     except BodyError:

@@ -147,11 +147,15 @@ def test_strangers_get_one_answer_whatever_is_wrong(
 def test_a_signed_body_that_is_something_else_is_400(
     installed: Installation, known: tuple[str, str], event: str, body: bytes, says: str
 ) -> None:
-    """With a problem document that names the field."""
+    """With a problem document that names the field; and on record, for who looks for it here."""
     status, answer = installed.push(*known, body, event=event)
+    [planned, *_] = installed.wait_for(
+        DeliveryPlanned, known[0], lambda e: e.caused_by == answer["event_id"]
+    )
 
     assert (status, answer["status"], answer["title"]) == (400, 400, "Bad Request")
     assert says in answer["detail"]
+    assert planned.workflows[0].reason == f"unreadable: {answer['detail']}"
 
 
 def test_a_webhook_starts_what_it_names_and_says_why_not(

@@ -13,6 +13,7 @@ import pytest
 
 from infra.embedded.kafka import Broker
 from infra.embedded.ports import free_port
+from ingest.signatures import sign
 from schemas.events import (
     DeliveryPlanned,
     DeliveryReceived,
@@ -82,25 +83,55 @@ def test_a_webhook_sent_twice_is_one_fact(installed: Installation, repo: GitRepo
     assert len({event.event_id for event in planned}) == 1
 
 
+def deliveries(base: str, head: str) -> list[tuple[str, dict[str, object]]]:
+    """Return GitHub's bodies of several kinds, each with an answer of its own."""
+    about = {"repository": {"default_branch": "main"}, "sender": {"login": "ada"}}
+    side = {"repo": {"full_name": "ada/killed"}}
+    pull = {
+        "number": 7, "title": "t", "head": {"ref": "topic", "sha": head, **side},
+        "base": {"ref": "main", "sha": base, **side},
+    }  # fmt: skip
+    bodies: list[tuple[str, dict[str, object]]] = [
+        ("push", {"ref": "refs/heads/main", "before": NULL, "after": base}),
+        ("pull_request", {"action": "opened", "number": 7, "pull_request": pull}),
+        ("release", {"action": "published", "release": {"tag_name": "v1"}}),
+        ("delete", {"ref": "gone", "ref_type": "branch"}),
+        ("issues", {"action": "opened", "issue": {"number": 3}}),
+        ("merge_group", {
+            "action": "checks_requested",
+            "merge_group": {"head_ref": "refs/heads/q", "head_sha": head,
+                            "base_ref": "refs/heads/main"}}),
+        ("star", {"action": "created"}),
+        ("push", {"ref": "no ref"}),
+    ]  # fmt: skip
+    return [(event, {**about, **body}) for event, body in bodies]
+
+
 def test_killing_the_planner_loses_no_delivery(installed: Installation, repo: GitRepo) -> None:
-    """kill -9 in the middle of 120 deliveries, three times: every one is answered, in order."""
+    """kill -9 in the middle of 120 deliveries of all kinds, thrice: each answered, in order."""
     name = "ada/killed"
-    before = repo.commit({CI: workflow()})
-    secret = installed.add(name, str(repo.bare))["secret"]
+    on = "[push, pull_request, pull_request_target, release, delete, issues, merge_group]"
+    base = repo.commit({CI: workflow(on)})
+    repo.tag("v1")
+    head = repo.commit({"topic": "1"}, branch="topic", since=base)
+    secret = installed.add(name, str(repo.bare), "github")["secret"].encode()
+    kinds = deliveries(base, head)
     sent = []
     for number in range(120):
-        sha = repo.commit({"a": str(number)}) if number < 10 else before
-        sent.append(f"git:{name}:k-{number}")
-        payload = push_payload(name, NULL, sha)
-        assert installed.push(name, secret, payload, f"k-{number}")[0] == 202
+        event, body = kinds[number % len(kinds)]
+        raw = json.dumps({**body, "number_sent": number}).encode()
+        headers = {"X-GitHub-Event": event, "X-GitHub-Delivery": f"k-{number}",
+                   "X-Hub-Signature-256": sign(raw, secret)}  # fmt: skip
+        status, answer = installed.request("POST", f"/webhooks/github/{name}", raw, headers)
+        assert status == (400 if body.get("ref") == "no ref" else 202), answer
+        sent.append(answer["delivery_id"])
         if number in (30, 60, 90):
             installed.planner.kill()
             installed.planner.start()
     planned = installed.wait_for(
         DeliveryPlanned,
         name,
-        # the repository's own hook sends deliveries too
-        lambda event: (event.delivery_id or "").startswith(f"git:{name}:k-"),
+        lambda event: event.delivery_id in sent,
         count=120,
         timeout_ms=30_000,
     )
@@ -110,6 +141,17 @@ def test_killing_the_planner_loses_no_delivery(installed: Installation, repo: Gi
     assert not [event for event in planned if event.error]
     by_id = {event.event_id: event.workflows for event in planned}
     assert all(by_id[event.event_id] == event.workflows for event in planned)
+    runs = [[w.event for w in by_id[event_id] if w.outcome == "planned"] for event_id in
+            [event_id_of(planned, delivery) for delivery in sent[: len(kinds)]]]  # fmt: skip
+    assert runs == [
+        ["push"], ["pull_request", "pull_request_target"], ["release"], ["delete"], ["issues"],
+        ["merge_group"], [], [],
+    ]  # fmt: skip
+
+
+def event_id_of(planned: list[DeliveryPlanned], delivery_id: str) -> str:
+    """Return the id of a delivery's answer."""
+    return next(event.event_id for event in planned if event.delivery_id == delivery_id)
 
 
 def test_a_planner_without_its_checkpoint_comes_to_the_same_state(

@@ -14,8 +14,9 @@ from scheduler.core.outputs import Output
 from scheduler.core.state import CronEntry
 from schemas import events as e
 from schemas.events import Event
+from schemas.workflow.plan_json import plan_to_json
 from tests.support.cells import REPOSITORY, CellDriver
-from tests.support.workflows import PATH
+from tests.support.workflows import PATH, compiled
 
 MINUTE = 60_000
 NOW = int(datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC).timestamp() * 1000)
@@ -328,3 +329,67 @@ def test_a_replayed_tick_is_the_same_state() -> None:
     assert again.state.armed.rows == d.cell.state.armed.rows
     [entry] = again.state.known[REPOSITORY].crons
     assert entry == CronEntry(NIGHTLY, "* * * * *", None, DUE + 5 * MINUTE)
+
+
+# --------------------------------------------------------------------------- what runs are told
+
+DISPATCH = f"""
+name: Release
+run-name: >-
+  ${{{{ github.workflow }}}} #${{{{ github.run_number }}}} by ${{{{ github.event.inputs.n }}}}
+on: {{workflow_dispatch: {{inputs: {{n: {{type: number, default: 3}}, dry: {{type: boolean}}}}}}}}
+{JOBS}
+"""
+
+
+def test_a_dispatch_shows_every_input_twice() -> None:
+    """`inputs` has the values typed, `github.event.inputs` all of them as text, as on GitHub."""
+    d = driver()
+    d.receive(event="workflow_dispatch", payload_json='{"inputs":{"dry":true},"ref":"r"}')
+    plan = compiled(DISPATCH, PATH)
+    d.answer(
+        (
+            e.WorkflowOutcome(
+                path=PATH, outcome="planned", name=plan.name, plan_json=plan_to_json(plan),
+                event="workflow_dispatch", sha="a" * 40, ref="refs/tags/v1",
+                inputs_json='{"n":3,"dry":true}',
+            ),
+        )
+    )  # fmt: skip
+    [run] = d.of(e.RunPlanned)
+    contexts = json.loads(d.live()["a"].contexts_json)
+    assert isinstance(run, e.RunPlanned)
+    assert run.run_name == "Release #1 by 3"
+    assert contexts["inputs"] == {"n": 3, "dry": True}
+    assert contexts["github"]["event"] == {"inputs": {"n": "3", "dry": "true"}, "ref": "r"}
+    assert (contexts["github"]["workflow_ref"], contexts["github"]["workflow_sha"]) == (
+        f"{REPOSITORY}/{PATH}@refs/tags/v1", "a" * 40,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reasons", "code"),
+    [
+        (("merge_conflict: aaa does not merge into main",), "merge_conflict"),
+        (("merge_conflict: no", "trigger: no workflow lists pull_request_target"),
+         "merge_conflict"),
+        (("unreadable: `ref` is None",), "unreadable"),
+        (("trigger: on: does not list push",), "no_workflow"),
+        (("deleted: the push deleted the ref",), "no_workflow"),
+    ],
+)  # fmt: skip
+def test_a_delivery_that_starts_nothing_has_a_code_and_a_sentence(
+    reasons: tuple[str, ...], code: str
+) -> None:
+    """What somebody has to act on has a code of its own."""
+    d = driver()
+    d.receive()
+    d.answer(
+        tuple(
+            e.WorkflowOutcome(path="", outcome=e.Outcome.IGNORED, reason=reason)
+            for reason in reasons
+        )
+    )
+    [ignored] = d.of(e.DeliveryIgnored)
+    assert isinstance(ignored, e.DeliveryIgnored)
+    assert (ignored.reason, ignored.detail) == (code, "; ".join(reasons))
