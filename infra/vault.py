@@ -220,53 +220,74 @@ class Vault:
 
     # ----------------------------------------------------------------- workflow secrets
 
-    def set_secret(self, repository: str, name: str, value: str) -> bool:
-        """Set a workflow secret; tells whether it is new. Names ignore case, as on GitHub."""
-        name = name.upper()
-        sealed = self._sealer.seal(value.encode(), f"secret:{repository}:{name}")
+    def set_secret(self, repository: str, name: str, value: str, *, environment: str = "") -> bool:
+        """Set a workflow secret; tells whether it is new. Names ignore case, as on GitHub.
+
+        The scope is an environment of the repository, the repository, or for "" all of them.
+        """
+        name, environment = name.upper(), environment.lower()
+        sealed = self._sealer.seal(value.encode(), _purpose(repository, environment, name))
         rows = self._rows(
-            "INSERT INTO vault.secrets (repository, name, value) VALUES (%s, %s, %s)"
-            " ON CONFLICT (repository, name)"
+            "INSERT INTO vault.secrets (repository, environment, name, value)"
+            " VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (repository, environment, name)"
             " DO UPDATE SET value = excluded.value, updated_at = now()"
             " RETURNING xmax = 0",
-            (repository, name, sealed),
+            (repository, environment, name, sealed),
         )
         return bool(rows[0][0])
 
-    def delete_secret(self, repository: str, name: str) -> bool:
-        """Forget a workflow secret; tells whether it was there."""
+    def delete_secret(self, repository: str, name: str, *, environment: str = "") -> bool:
+        """Forget a workflow secret of one scope; tells whether it was there."""
         return self._with(
             lambda connection: (
                 connection.execute(
-                    "DELETE FROM vault.secrets WHERE repository = %s AND name = %s",
-                    (repository, name.upper()),
+                    "DELETE FROM vault.secrets"
+                    " WHERE repository = %s AND environment = %s AND name = %s",
+                    (repository, environment.lower(), name.upper()),
                 ).rowcount
                 > 0
             )
         )
 
-    def secret_infos(self, repository: str) -> list[SecretInfo]:
-        """Return the names of a repository's workflow secrets and when they were set."""
+    def secret_infos(self, repository: str, *, environment: str = "") -> list[SecretInfo]:
+        """Return the names of one scope's workflow secrets and when they were set."""
         rows = self._rows(
             "SELECT name, extract(epoch FROM created_at) * 1000,"
             " extract(epoch FROM updated_at) * 1000"
-            " FROM vault.secrets WHERE repository = %s ORDER BY name",
-            (repository,),
+            " FROM vault.secrets WHERE repository = %s AND environment = %s ORDER BY name",
+            (repository, environment.lower()),
         )
         return [
             SecretInfo(name=name, created_at=int(created), updated_at=int(updated))
             for name, created, updated in rows
         ]
 
-    def secrets(self, repository: str, names: Iterable[str]) -> dict[str, str]:
-        """Return the values of those of `names` (any case) that exist, by upper-case name."""
+    def secret_names(self, repository: str, environment: str = "") -> list[str]:
+        """Return the names of all secrets that a job in an environment ("" for none) can have."""
         rows = self._rows(
-            "SELECT name, value FROM vault.secrets WHERE repository = %s AND name = ANY(%s)",
-            (repository, [name.upper() for name in names]),
+            f"SELECT DISTINCT name FROM vault.secrets WHERE {_VISIBLE} ORDER BY name",  # noqa: S608
+            (repository, environment.lower()),
         )
+        return [name for (name,) in rows]
+
+    def secrets(
+        self, repository: str, names: Iterable[str], environment: str = ""
+    ) -> dict[str, str]:
+        """Return the values of those of `names` (any case) that exist, by upper-case name.
+
+        The environment's goes before the repository's, that before the installation's. A value
+        opens only in the scope that it was set in.
+        """
+        rows = self._rows(
+            f"SELECT repository, environment, name, value FROM vault.secrets WHERE {_VISIBLE}"  # noqa: S608
+            " AND name = ANY(%s) ORDER BY repository <> '', environment <> ''",
+            (repository, environment.lower(), [name.upper() for name in names]),
+        )
+        chosen = {name: (scope, within, value) for scope, within, name, value in rows}
         return {
-            name: self._sealer.open(value, f"secret:{repository}:{name}").decode()
-            for name, value in rows
+            name: self._sealer.open(value, _purpose(scope, within, name)).decode()
+            for name, (scope, within, value) in chosen.items()
         }
 
     # ----------------------------------------------------------------- webhooks
@@ -362,6 +383,20 @@ _REGISTRATIONS = (
     "SELECT repository, provider, clone_url, default_branch, webhook_secret, added_by"
     " FROM vault.repositories"
 )
+
+
+#: The scopes that a job of a repository, in an environment or none, can see.
+_VISIBLE = "(repository = '' AND environment = '' OR repository = %s AND environment IN ('', %s))"
+
+
+def _purpose(repository: str, environment: str, name: str) -> str:
+    """Return what a secret is sealed for: no two scopes have the same, for no part has a `:`.
+
+    An environment's name may have one, and so stands last.
+    """
+    if environment:
+        return f"environment-secret:{repository}:{name}:{environment}"
+    return f"secret:{repository}:{name}" if repository else f"global-secret:{name}"
 
 
 def _count_up(connection: psycopg.Connection[Any]) -> None:

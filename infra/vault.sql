@@ -16,7 +16,8 @@ CREATE TABLE IF NOT EXISTS vault.repositories (
     updated_at      timestamptz NOT NULL DEFAULT now()
 );
 
--- Secrets of a repository's workflows.
+-- Secrets of workflows. `repository` is '' for those of the whole installation; `environment`, in
+-- lower case, is '' for those of all jobs of a repository.
 CREATE TABLE IF NOT EXISTS vault.secrets (
     repository  text NOT NULL,
     name        text NOT NULL,
@@ -25,6 +26,9 @@ CREATE TABLE IF NOT EXISTS vault.secrets (
     updated_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (repository, name)
 );
+ALTER TABLE vault.secrets ADD COLUMN IF NOT EXISTS environment text NOT NULL DEFAULT '';
+CREATE UNIQUE INDEX IF NOT EXISTS secrets_by_scope ON vault.secrets (repository, environment, name);
+ALTER TABLE vault.secrets DROP CONSTRAINT IF EXISTS secrets_pkey;
 
 -- Counts changes of webhook secrets, so that every ingest process sees cheaply that it must reload.
 CREATE TABLE IF NOT EXISTS vault.version (

@@ -21,6 +21,7 @@ from ingest.keys import WebhookKeys
 from ingest.log import NotAcknowledgedError
 from ingest.problems import Problem
 from ingest.routes import Webhooks
+from ingest.scopes import ScopeName
 
 COMMAND_BYTES_MAX = 256 * 1024
 KEY_CHARS_MAX = 128
@@ -95,6 +96,13 @@ def _routes(commands: Commands) -> list[tuple[str, str, Command]]:
         ("GET", f"{repository}/secrets", handlers.list_secrets),
         ("PUT", f"{repository}/secrets/{{name}}", handlers.set_secret),
         ("DELETE", f"{repository}/secrets/{{name}}", handlers.delete_secret),
+        ("PUT", f"{repository}/variables/{{name}}", handlers.set_variable),
+        ("DELETE", f"{repository}/variables/{{name}}", handlers.delete_variable),
+        ("GET", "/api/v1/secrets", handlers.list_secrets),
+        ("PUT", "/api/v1/secrets/{name}", handlers.set_secret),
+        ("DELETE", "/api/v1/secrets/{name}", handlers.delete_secret),
+        ("PUT", "/api/v1/variables/{name}", handlers.set_variable),
+        ("DELETE", "/api/v1/variables/{name}", handlers.delete_variable),
         ("DELETE", repository, handlers.remove),
         ("POST", "/api/v1/runs/{run_id}/cancel", handlers.cancel),
         ("POST", "/api/v1/runs/{run_id}/approve", handlers.approve),
@@ -116,6 +124,7 @@ class _Handlers:
             token=_text(body, "token", ""),
             pools=tuple(_texts(body, "pools")) or ("default",),
             fork_pull_requests=_text(body, "fork_pull_requests", "approve"),
+            fork_secrets=_text(body, "fork_secrets", "never"),
             variables=_map_of_texts(body, "variables"),
         )
         return 201, await self._commands.add_repository(new, _actor(request), _key(request))
@@ -166,7 +175,7 @@ class _Handlers:
         )
 
     async def list_secrets(self, request: Request, _: Mapping[str, Any]) -> Answer:
-        infos = await self._commands.secret_infos(_repository(request))
+        infos = await self._commands.secret_infos(_scope(request))
         items = [
             {"name": info.name, "created_at": info.created_at, "updated_at": info.updated_at}
             for info in infos
@@ -175,12 +184,22 @@ class _Handlers:
 
     async def set_secret(self, request: Request, body: Mapping[str, Any]) -> Answer:
         name = request.path_params["name"]
-        is_new = await self._commands.set_secret(_repository(request), name, body.get("value"))
+        is_new = await self._commands.set_secret(_scope(request), name, body.get("value"))
         return (201 if is_new else 200), {"name": name.upper()}
 
     async def delete_secret(self, request: Request, _: Mapping[str, Any]) -> Answer:
-        await self._commands.delete_secret(_repository(request), request.path_params["name"])
+        await self._commands.delete_secret(_scope(request), request.path_params["name"])
         return 204, None
+
+    async def set_variable(self, request: Request, body: Mapping[str, Any]) -> Answer:
+        return 202, await self._commands.set_variable(
+            _scope(request), request.path_params["name"], body.get("value"), _actor(request)
+        )
+
+    async def delete_variable(self, request: Request, _: Mapping[str, Any]) -> Answer:
+        return 202, await self._commands.delete_variable(
+            _scope(request), request.path_params["name"], _actor(request)
+        )
 
 
 def _endpoint(command: Command, token: TokenFile) -> Callable[[Request], Awaitable[Response]]:
@@ -274,6 +293,12 @@ def _map_of_texts(body: Mapping[str, Any], name: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise Problem(422, f"`{name}` must be an object of texts")
     return value
+
+
+def _scope(request: Request) -> ScopeName:
+    """Return whose secret or variable it is: a path without a repository means everybody's."""
+    repository = _repository(request) if "repository" in request.path_params else ""
+    return ScopeName.of(repository, request.query_params.get("environment", ""))
 
 
 def _repository(request: Request) -> str:

@@ -26,24 +26,28 @@ from ingest.mirrors import Mirrors, Origin, UnreachableError
 from ingest.planner.plan import dispatch_problems
 from ingest.planner.workflows import Workflows
 from ingest.problems import Problem
+from ingest.scopes import ScopeName, check_name, check_secret, check_variable
 from schemas.codec import event_id, run_planned_id
 from schemas.events import (
     CancelRequested,
     DeliveryReceived,
+    Event,
     Provider,
     RepositoryConfigured,
     RepositoryRemoved,
     RunApproved,
     Source,
+    VariableRemoved,
+    VariableSet,
 )
 from schemas.late import dataclass
 from schemas.topics import lane_topic
+from schemas.variables import REPOSITORY_MAX, names_max
 
 T = TypeVar("T")
 
 FORK_POLICIES = ("approve", "never", "always")
-SECRET_BYTES_MAX = 48 * 1024
-SECRETS_MAX = 500
+FORK_SECRETS = ("never", "base")
 INPUTS_MAX = 100
 INPUTS_BYTES_MAX = 64 * 1024
 REASON_CHARS_MAX = 500
@@ -51,7 +55,6 @@ EVENT_TYPE_CHARS_MAX = 100
 CLIENT_PAYLOAD_KEYS_MAX = 10
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.][A-Za-z0-9_.-]*){0,5}")
-_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9a-f]{12}")
 _USERNAMES = {Provider.GITHUB: "x-access-token", Provider.GITLAB: "oauth2"}
 
@@ -67,6 +70,7 @@ class NewRepository:
     token: str = field(default="", repr=False)
     pools: tuple[str, ...] = ("default",)
     fork_pull_requests: str = "approve"
+    fork_secrets: str = "never"
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -133,8 +137,9 @@ class Commands:
             default_branch=branch,
             pools=new.pools,
             fork_pull_requests=new.fork_pull_requests,
-            variables=dict(new.variables),
+            variables={name.upper(): value for name, value in new.variables.items()},
             actor=actor,
+            fork_secrets=new.fork_secrets,
         )
         offset = await self._log.append(event)
         answer = {
@@ -295,31 +300,81 @@ class Commands:
         )
         return await self._stored(event)
 
-    # ----------------------------------------------------------------- secrets
+    # ----------------------------------------------------------------- secrets and variables
 
-    async def set_secret(self, repository: str, name: str, value: object) -> bool:
+    async def set_secret(self, scope: ScopeName, name: str, value: object) -> bool:
         """Set a workflow secret; tells whether it is new."""
-        await self._registration(repository)
-        _check_secret_name(name)
-        if not isinstance(value, str) or not value:
-            raise Problem(422, "`value` must be a text that is not empty")
-        if len(value.encode()) > SECRET_BYTES_MAX:
-            raise Problem(422, f"a secret may have {SECRET_BYTES_MAX} bytes")
-        known = await _in_thread(self._vault.secret_infos, repository)
-        if len(known) >= SECRETS_MAX and name.upper() not in {info.name for info in known}:
-            raise Problem(422, f"a repository may have {SECRETS_MAX} secrets")
-        return await _in_thread(self._vault.set_secret, repository, name, value)
+        await self._check_scope(scope)
+        check_name("secret", name)
+        text = check_secret(value)
+        known = await _in_thread(self._secret_infos, scope)
+        full = len(known) >= names_max(scope.repository, scope.environment)
+        if full and name.upper() not in {info.name for info in known}:
+            raise Problem(422, f"{scope} has {len(known)} secrets, which is all it may have")
+        return await _in_thread(
+            lambda: self._vault.set_secret(
+                scope.repository, name, text, environment=scope.environment
+            )
+        )
 
-    async def delete_secret(self, repository: str, name: str) -> None:
+    async def delete_secret(self, scope: ScopeName, name: str) -> None:
         """Forget a workflow secret."""
-        await self._registration(repository)
-        if not await _in_thread(self._vault.delete_secret, repository, name):
-            raise Problem(404, f"{repository} has no secret {name}")
+        await self._check_scope(scope)
+        gone = await _in_thread(
+            lambda: self._vault.delete_secret(scope.repository, name, environment=scope.environment)
+        )
+        if not gone:
+            raise Problem(404, f"{scope} has no secret {name[:80]}")
 
-    async def secret_infos(self, repository: str) -> list[SecretInfo]:
-        """Return the names of a repository's secrets."""
-        await self._registration(repository)
-        return await _in_thread(self._vault.secret_infos, repository)
+    async def secret_infos(self, scope: ScopeName) -> list[SecretInfo]:
+        """Return the names of a scope's secrets."""
+        await self._check_scope(scope)
+        return await _in_thread(self._secret_infos, scope)
+
+    async def set_variable(
+        self, scope: ScopeName, name: str, value: object, actor: str
+    ) -> dict[str, Any]:
+        """Set a value of the `vars` context."""
+        await self._check_scope(scope)
+        check_name("variable", name)
+        event = VariableSet(
+            event_id=event_id("VariableSet", *scope.parts, name.upper(), random_id()),
+            occurred_at=self._clock.now_ms(),
+            repository=scope.repository,
+            name=name.upper(),
+            value=check_variable(value),
+            environment=scope.environment,
+            actor=actor,
+        )
+        return await self._told(scope, event)
+
+    async def delete_variable(self, scope: ScopeName, name: str, actor: str) -> dict[str, Any]:
+        """Forget a value of the `vars` context; one that is not there stays so."""
+        await self._check_scope(scope)
+        check_name("variable", name)
+        event = VariableRemoved(
+            event_id=event_id("VariableRemoved", *scope.parts, name.upper(), random_id()),
+            occurred_at=self._clock.now_ms(),
+            repository=scope.repository,
+            name=name.upper(),
+            environment=scope.environment,
+            actor=actor,
+        )
+        return await self._told(scope, event)
+
+    def _secret_infos(self, scope: ScopeName) -> list[SecretInfo]:
+        return self._vault.secret_infos(scope.repository, environment=scope.environment)
+
+    async def _check_scope(self, scope: ScopeName) -> None:
+        if scope.repository:
+            await self._registration(scope.repository)
+
+    async def _told(self, scope: ScopeName, event: Event) -> dict[str, Any]:
+        """Append to the scope's cell; what is of the whole installation goes to every cell."""
+        if scope.repository:
+            return await self._stored(event)
+        offset = await self._log.append_everywhere(event)
+        return {"event_id": event.event_id, "offset": offset}
 
     # ----------------------------------------------------------------- inside
 
@@ -463,6 +518,9 @@ def _check_repository(new: NewRepository) -> None:
         raise Problem(422, f"`provider` is {new.provider!r}: use one of {', '.join(Provider)}")
     if new.fork_pull_requests not in FORK_POLICIES:
         raise Problem(422, f"`fork_pull_requests`: use one of {', '.join(FORK_POLICIES)}")
+    if new.fork_secrets not in FORK_SECRETS:
+        raise Problem(422, f"`fork_secrets`: use one of {', '.join(FORK_SECRETS)}")
+    _check_variables(new.variables)
     if shown_url(new.clone_url) != new.clone_url:
         # it would be in every event and on every page
         raise Problem(422, "`clone_url` has a user name or password in it: give it as `token`")
@@ -473,6 +531,14 @@ def _check_repository(new: NewRepository) -> None:
             lane_topic(pool)
     except (GitError, ValueError) as error:
         raise Problem(422, str(error)) from error
+
+
+def _check_variables(variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        check_name("variable", name)
+        check_variable(value)
+    if len(variables) > REPOSITORY_MAX:
+        raise Problem(422, f"a repository may have {REPOSITORY_MAX} variables")
 
 
 def _check_inputs(inputs: Mapping[str, Any]) -> None:
@@ -496,12 +562,3 @@ def _check_run(run_id: str, repository: str) -> None:
         raise Problem(404, f"there is no run {run_id[:80]}")
     if not repository:
         raise Problem(422, "`repository` is missing: whose run is it?")
-
-
-def _check_secret_name(name: str) -> None:
-    if _SECRET_NAME.fullmatch(name) is None or name.upper().startswith("GITHUB_"):
-        raise Problem(
-            422,
-            f"secret name {name[:80]!r}: use letters, digits and '_', not beginning with a digit "
-            "or GITHUB_",
-        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 
 from infra.log import Append, LogWriter
 from schemas.codec import EVENTS, event_headers
@@ -57,8 +58,23 @@ class EventLog:
         self._lock = threading.Lock()
         self._acks: list[tuple[asyncio.Future[int], int, Exception | None]] = []
 
-    async def append(self, event: Event, *, timeout_ms: int = ACK_TIMEOUT_MS) -> int:
-        """Append an event and return its offset; NotAcknowledgedError after `timeout_ms`."""
+    async def append_everywhere(self, event: Event) -> int:
+        """Append an event to every cell, in order; return its offset in the last one.
+
+        After NotAcknowledgedError some cells may have it: it is to be sent again.
+        """
+        offset = -1
+        for cell in range(self._cells):
+            offset = await self.append(event, cell=cell)
+        return offset
+
+    async def append(
+        self, event: Event, *, timeout_ms: int = ACK_TIMEOUT_MS, cell: int | None = None
+    ) -> int:
+        """Append an event and return its offset; NotAcknowledgedError after `timeout_ms`.
+
+        It goes to the cell of its repository unless `cell` names one.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
 
@@ -71,7 +87,10 @@ class EventLog:
 
         writer = self._writer if self._waiting < BUSY_EVENTS_MIN else self._batching_writer
         try:
-            writer.append_at(to_append(event, self._cells), stored)
+            record = to_append(event, self._cells)
+            if cell is not None:
+                record = replace(record, partition=cell)
+            writer.append_at(record, stored)
         except BufferError as error:
             raise NotAcknowledgedError("too many events wait for the broker") from error
         timer = loop.call_later(timeout_ms / 1000, _give_up, future, timeout_ms)

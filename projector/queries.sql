@@ -123,6 +123,19 @@ SELECT json_build_object('uri', t.uri, 'repository', t.repository, 'name', t.nam
     'expires_at', t.expires_at)::text
 FROM artifact t WHERE t.artifact_id = %(artifact_id)s
 
+-- name: variables
+SELECT json_build_object('items', coalesce(json_agg(json_build_object(
+        'name', v.name, 'value', v.value, 'set_at', v.set_at, 'actor', v.actor
+    ) ORDER BY v.name), '[]'), 'as_of', {{as_of}})::text
+FROM variable v WHERE v.repository = %(repository)s AND v.environment = %(environment)s
+    AND NOT v.removed
+
+-- name: variables_beside
+SELECT json_build_object('count', count(*), 'bytes', coalesce(sum(
+        octet_length(v.name) + octet_length(v.value)), 0))::text
+FROM variable v WHERE v.repository = %(repository)s AND v.environment = %(environment)s
+    AND NOT v.removed AND v.name <> %(name)s
+
 -- name: annotation_fields
 'run_id', n.run_id, 'job_id', n.job_id, 'job', j.name, 'attempt', n.attempt,
 'level', n.level, 'title', n.title, 'message', n.message, 'path', n.path,

@@ -352,6 +352,25 @@ class Pool(Row):
 
 
 @dataclass(slots=True, kw_only=True)
+class Variable(Row):
+    """A value of the `vars` context; `repository` and `environment` are "" where they don't count.
+
+    One that was removed stays as a row without a value.
+    """
+
+    TABLE: ClassVar[str] = "variable"
+    KEY: ClassVar[tuple[str, ...]] = ("repository", "environment", "name")
+
+    repository: str
+    environment: str
+    name: str
+    value: str = ""
+    removed: bool = False
+    actor: str = ""
+    set_at: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class TrailEntry(Row):
     """One event as the audit trail shows it: a pointer into the log and its compact data."""
 
@@ -388,6 +407,7 @@ ENTITIES: tuple[type[Row], ...] = (
     LogSegment,
     Runner,
     Pool,
+    Variable,
 )
 TABLES: tuple[type[Row], ...] = (*ENTITIES, TrailEntry)
 

@@ -365,6 +365,7 @@ class JobScheduled(Event):
     reason: str = "first"
     excluded_runners: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -584,7 +585,7 @@ class RepositoryConfigured(Event):
     """A repository was added or its settings changed.
 
     `fork_pull_requests` is approve, never or always. `pools` is the order in which its jobs look
-    for a matching pool. `variables` are those it has from the start, in place of any earlier ones.
+    for a matching pool. `variables` are set with it, as by `VariableSet`.
     `fork_secrets` says whether workflows of the base that a fork's pull request starts get
     secrets (base) or not (never); code of a fork never does.
     """

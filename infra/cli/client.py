@@ -98,13 +98,13 @@ class Client:
         """Send a command and return its answer."""
         return self._json(self._request("POST", path, params, body if body is not None else {}))
 
-    def put(self, path: str, body: object) -> Any:
+    def put(self, path: str, body: object, params: Params | None = None) -> Any:
         """Set something and return the answer."""
-        return self._json(self._request("PUT", path, None, body))
+        return self._json(self._request("PUT", path, params, body))
 
-    def delete(self, path: str) -> Any:
+    def delete(self, path: str, params: Params | None = None) -> Any:
         """Remove something and return the answer."""
-        return self._json(self._request("DELETE", path, None))
+        return self._json(self._request("DELETE", path, params))
 
     def pages(self, path: str, params: Params, *, items_max: int) -> Iterator[dict[str, Any]]:
         """Yield up to `items_max` items of a list, page by page."""

@@ -1,4 +1,4 @@
-"""`tailrace repo` and `tailrace secret`: repositories, their webhooks and their secrets."""
+"""`tailrace repo`: repositories and their webhooks."""
 
 from __future__ import annotations
 
@@ -56,6 +56,12 @@ def repo() -> None:
     type=click.Choice(("approve", "never", "always")),
     help="What becomes of pull requests from forks. Default: approve.",
 )
+@click.option(
+    "--fork-secrets",
+    type=click.Choice(("never", "base")),
+    help="Whether workflows of the base branch that a fork's pull request starts "
+    "(pull_request_target, workflow_run) get secrets. Default: never.",
+)
 @options.as_json  # fmt: skip
 def add(
     *,
@@ -66,6 +72,7 @@ def add(
     default_branch: str | None,
     pools: tuple[str, ...],
     fork_pull_requests: str | None,
+    fork_secrets: str | None,
     as_json: bool,
 ) -> None:
     """Register the repository NAME (`owner/name`) and print its webhook's URL and secret.
@@ -82,6 +89,7 @@ def add(
         "default_branch": default_branch,
         "pools": list(pools) or None,
         "fork_pull_requests": fork_pull_requests,
+        "fork_secrets": fork_secrets,
     }
     sent = {key: value for key, value in body.items() if value is not None}
     answer = connect().post("/repositories", sent)
@@ -146,73 +154,6 @@ def rotate_secret(*, repository: str, as_json: bool) -> None:
         print_json(answer)
     else:
         _show_webhook(answer)
-
-
-@click.group()
-def secret() -> None:
-    """Set and remove the secrets of a repository."""
-
-
-@secret.command("set")
-@options.repository
-@click.argument("name")
-@click.option(
-    "--value-file",
-    type=click.File("r"),
-    metavar="F",
-    help="File with the value. Default: standard input, or a hidden question.",
-)
-@options.as_json  # fmt: skip
-def set_secret(*, repository: str, name: str, value_file: IO[str] | None, as_json: bool) -> None:
-    """Set the secret NAME of REPO. The value is never an argument: those are seen by everybody.
-
-    One newline at the end is left out, so that `echo` can be used.
-    """
-    if value_file is not None:
-        value = value_file.read()
-    elif sys.stdin.isatty():
-        value = click.prompt("Value", hide_input=True, err=True)
-    else:
-        value = sys.stdin.read()
-    value = value.removesuffix("\n")
-    if not value:
-        raise CliError("the value is empty: nothing was set", Exit.USAGE)
-    answer = connect().put(
-        f"/repositories/{part(repository)}/secrets/{part(name)}", {"value": value}
-    )
-    if as_json:
-        print_json(answer)
-    else:
-        click.echo(f"Secret {name} of {repository} is set; jobs that start from now on get it.")
-
-
-@secret.command("list")
-@options.repository
-@options.as_json
-def list_secrets(*, repository: str, as_json: bool) -> None:
-    """List the names of the secrets of REPO; values are never shown."""
-    answer = connect().get(f"/repositories/{part(repository)}/secrets")
-    found: list[Any] = answer["items"] if isinstance(answer, dict) else answer
-    if as_json:
-        print_json(found)
-        return
-    for entry in found:
-        click.echo(entry["name"] if isinstance(entry, dict) else entry)
-    if not found:
-        click.echo(f"{repository} has no secrets: `tailrace secret set {repository} NAME`.")
-
-
-@secret.command("rm")
-@options.repository
-@click.argument("name")
-@options.as_json
-def remove_secret(*, repository: str, name: str, as_json: bool) -> None:
-    """Remove the secret NAME of REPO."""
-    answer = connect().delete(f"/repositories/{part(repository)}/secrets/{part(name)}")
-    if as_json:
-        print_json(answer)
-    else:
-        click.echo(f"Secret {name} of {repository} is removed.")
 
 
 def _show_webhook(answer: dict[str, Any]) -> None:

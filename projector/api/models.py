@@ -194,6 +194,22 @@ class ArtifactDetail(Artifact):
     as_of: int
 
 
+class Variable(Model):
+    """A value of the `vars` context."""
+
+    name: str = Field(examples=["REGION"])
+    value: str = Field(examples=["eu-west-1"])
+    set_at: int
+    actor: str
+
+
+class VariableList(Model):
+    """The variables of one scope, by name."""
+
+    items: list[Variable]
+    as_of: int
+
+
 class ArtifactList(Model):
     """The artifacts of a run."""
 

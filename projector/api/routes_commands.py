@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from projector.api import models
 from projector.api.problems import ProblemError
-from projector.api.routes_query import services_of
+from projector.api.routes_query import found, services_of
 from projector.api.services import Services
+from schemas.variables import TOGETHER_BYTES_MAX, environment_name, names_max
 
 router = APIRouter(prefix="/api/v1", responses=models.PROBLEMS, tags=["commands"])
 
@@ -27,9 +28,16 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 class Forwarded(Response):
     """An answer that is ingest's."""
 
-    def __init__(self, services: Services, query: bytes | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        query: bytes | None = None,
+        *,
+        body_bytes_max: int = COMMAND_BYTES_MAX,
+    ) -> None:
         """`query` replaces the request's own."""
         super().__init__()
+        self._body_bytes_max = body_bytes_max
         self._services = services
         self._query = query
 
@@ -39,7 +47,7 @@ class Forwarded(Response):
             scope,
             receive,
             send,
-            body_bytes_max=COMMAND_BYTES_MAX,
+            body_bytes_max=self._body_bytes_max,
             query=self._query,
             authorization=b"Bearer " + self._services.wiring.token.read(),
         )
@@ -137,6 +145,99 @@ async def repository_dispatch(request: Request, repository: str) -> Forwarded:  
 async def secrets(request: Request, repository: str, name: str = "") -> Forwarded:  # noqa: ARG001
     """Values go in and never come out."""
     return Forwarded(services_of(request))
+
+
+@router.get("/secrets", summary="List names of secrets of the installation", response_model=None)
+@router.put("/secrets/{name}", summary="Set a secret of the installation", response_model=None)
+@router.delete(
+    "/secrets/{name}", summary="Remove a secret of the installation", response_model=None
+)
+async def global_secrets(request: Request, name: str = "") -> Forwarded:  # noqa: ARG001
+    """Every repository's jobs can have them."""
+    return Forwarded(services_of(request))
+
+
+Environment = Annotated[
+    str, Query(description="Of this environment; none for those of the repository itself.")
+]
+_VARIABLES: dict[int | str, dict[str, Any]] = {200: {"model": models.VariableList}}
+
+
+@router.get(
+    "/repositories/{repository:path}/variables",
+    summary="List a repository's variables",
+    responses=_VARIABLES,
+)
+async def list_variables(request: Request, repository: str, environment: Environment = "") -> Any:
+    """Of one scope, as set; `vars` of a job are those of its environment, repository and all."""
+    return await _variables(request, repository, environment)
+
+
+@router.get("/variables", summary="List variables of the installation", responses=_VARIABLES)
+async def list_global_variables(request: Request) -> Any:
+    """Every repository's jobs have them."""
+    return await _variables(request, "", "")
+
+
+@router.put("/repositories/{repository:path}/variables/{name}", summary="Set a variable",
+            status_code=202, responses=_ACCEPTED, response_model=None)  # fmt: skip
+async def set_variable(
+    request: Request, repository: str, name: str, environment: Environment = ""
+) -> Forwarded:
+    """Body: {"value": "…"}. Jobs that are assigned from now on have it."""
+    return await _set_variable(request, repository, environment, name)
+
+
+@router.put("/variables/{name}", summary="Set a variable of the installation",
+            status_code=202, responses=_ACCEPTED, response_model=None)  # fmt: skip
+async def set_global_variable(request: Request, name: str) -> Forwarded:
+    """Body: {"value": "…"}."""
+    return await _set_variable(request, "", "", name)
+
+
+@router.delete("/repositories/{repository:path}/variables/{name}", summary="Remove a variable",
+               status_code=202, responses=_ACCEPTED, response_model=None)  # fmt: skip
+async def remove_variable(request: Request, repository: str, name: str) -> Forwarded:  # noqa: ARG001
+    """Its history stays."""
+    return Forwarded(services_of(request))
+
+
+@router.delete("/variables/{name}", summary="Remove a variable of the installation",
+               status_code=202, responses=_ACCEPTED, response_model=None)  # fmt: skip
+async def remove_global_variable(request: Request, name: str) -> Forwarded:  # noqa: ARG001
+    """Its history stays."""
+    return Forwarded(services_of(request))
+
+
+async def _variables(request: Request, repository: str, environment: str) -> Response:
+    values = {"repository": repository, "environment": environment_name(environment)}
+    text = await services_of(request).queries.text("variables", values=values)
+    return found(text, f"repository {repository}")
+
+
+async def _set_variable(
+    request: Request, repository: str, environment: str, name: str
+) -> Forwarded:
+    """Send it on unless the scope is full: ingest does not know what is set."""
+    services = services_of(request)
+    values = {
+        "repository": repository,
+        "environment": environment_name(environment),
+        "name": name.upper(),
+    }
+    beside = await services.queries.value("variables_beside", values=values)
+    if beside is None:
+        return Forwarded(services)
+    room = TOGETHER_BYTES_MAX - beside["bytes"] - len(name)
+    if beside["count"] >= names_max(repository, environment) or room < 0:
+        raise ProblemError(
+            422,
+            f"There are {beside['count']} variables of {beside['bytes']} bytes, which is all that "
+            "this scope may have: remove one first.",
+            code="too-many-variables",
+        )
+    # as JSON no text is shorter than it is: what the scope has no room for is not sent on
+    return Forwarded(services, body_bytes_max=min(COMMAND_BYTES_MAX, room + len('{"value":""}')))
 
 
 @router.delete(

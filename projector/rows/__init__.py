@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from projector import trail
-from projector.rows import fleet, jobs, reports, runs
+from projector.rows import fleet, jobs, reports, runs, variables
 from projector.rows.working import At, Needed, UnfoldableError, WorkingSet
 from projector.tables import (
     Artifact,
@@ -23,6 +23,7 @@ from projector.tables import (
     Run,
     Runner,
     Step,
+    Variable,
     Workflow,
 )
 from schemas import events as e
@@ -118,6 +119,12 @@ def _needs_of_repository(event: e.Event) -> Iterator[Needed]:
     yield Repository, (event.repository,)
 
 
+def _needs_of_configuration(event: e.RepositoryConfigured) -> Iterator[Needed]:
+    yield Repository, (event.repository,)
+    for name in event.variables:
+        yield Variable, (event.repository, "", name.upper())
+
+
 def _needs_of_index(event: e.WorkflowsIndexed) -> Iterator[Needed]:
     yield Repository, (event.repository,)
     for workflow in event.workflows:
@@ -131,14 +138,22 @@ _MORE_NEEDS: dict[type[e.Event], Callable[[Any], Iterator[Needed]]] = {
     e.StepStarted: _needs_of_step,
     e.StepFinished: _needs_of_step,
     e.ArtifactUploaded: lambda event: iter([(Artifact, reports.slot_of(event))]),
-    e.RepositoryConfigured: _needs_of_repository,
+    e.RepositoryConfigured: _needs_of_configuration,
+    e.VariableSet: lambda event: iter([(Variable, variables.key_of(event))]),
+    e.VariableRemoved: lambda event: iter([(Variable, variables.key_of(event))]),
     e.RepositoryRemoved: _needs_of_repository,
     e.WorkflowsIndexed: _needs_of_index,
     e.PoolConfigured: lambda event: iter([(Pool, (event.pool,))]),
 }
 
+
+def _repository_configured(at: At, event: e.RepositoryConfigured) -> None:
+    runs.repository_configured(at, event)
+    variables.configured(at, event)
+
+
 _HANDLERS: dict[type[e.Event], Callable[[At, Any], None]] = {
-    e.RepositoryConfigured: runs.repository_configured,
+    e.RepositoryConfigured: _repository_configured,
     e.RepositoryRemoved: runs.repository_removed,
     e.WorkflowsIndexed: runs.workflows_indexed,
     e.DeliveryReceived: runs.delivery_received,
@@ -168,6 +183,8 @@ _HANDLERS: dict[type[e.Event], Callable[[At, Any], None]] = {
     e.RunnerLost: fleet.runner_gone,
     e.RunnerDismissed: fleet.runner_gone,
     e.PoolConfigured: fleet.pool_configured,
+    e.VariableSet: variables.variable_set,
+    e.VariableRemoved: variables.variable_removed,
 }
 
 #: Kinds that are in the audit trail only.
@@ -176,8 +193,6 @@ TRAIL_ONLY: frozenset[type[e.Event]] = frozenset(
         e.WorkflowCalled,
         e.StaleReport,
         e.SecretsReleased,
-        e.VariableSet,
-        e.VariableRemoved,
         e.SchedulerStarted,
         e.DeadlinePassed,
     }

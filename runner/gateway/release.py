@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 SOURCE = "tailrace/gateway"
 NAMES_MAX = 256
-_NO_SUCH = "no secret of this name is set for the repository"
-_FORK = "the run comes from a fork, which gets no secrets"
+_NO_SUCH = "no secret of this name is set for the job's environment, repository or installation"
+_FORK = "a fork's pull request is behind the run, which therefore gets no secrets"
 _TOKENS = frozenset({TOKEN_SECRET, "GITHUB_TOKEN"})
 
 
@@ -43,12 +43,12 @@ class Registered(Protocol):
 class SecretSource(Protocol):
     """The part of the vault that is read here; calls block."""
 
-    def secrets(self, repository: str, names: Any) -> dict[str, str]:
-        """Return those of the names that are set, by upper-case name."""
+    def secrets(self, repository: str, names: Any, environment: str = "") -> dict[str, str]:
+        """Return those of the names that are set for a job, by upper-case name."""
         ...
 
-    def secret_infos(self, repository: str) -> list[Any]:
-        """Return what is set, each with a `name`."""
+    def secret_names(self, repository: str, environment: str = "") -> list[str]:
+        """Return the names of all that are set for a job."""
         ...
 
     def forge_token(self, repository: str) -> str:
@@ -78,14 +78,14 @@ def release(source: SecretSource, lease: Lease, names: tuple[str, ...]) -> Answe
         elif lease.fork:
             answer.refused[name] = _FORK
         elif name == ALL_SECRETS:
-            plain += [info.name for info in source.secret_infos(lease.repository)]
+            plain += source.secret_names(lease.repository, lease.environment)
             _release_token(source, lease, TOKEN_SECRET, answer)
         elif name.upper() in _TOKENS:
             _release_token(source, lease, name.upper(), answer)
         else:
             plain.append(name.upper())
     if plain:
-        found = source.secrets(lease.repository, plain)
+        found = source.secrets(lease.repository, plain, lease.environment)
         answer.secrets |= found
         answer.refused |= {name: _NO_SUCH for name in plain if name not in found}
     return answer

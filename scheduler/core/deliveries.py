@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from scheduler.core import orchestration
-from scheduler.core.evolve import is_untrusted, number_name
+from scheduler.core import orchestration, variables
+from scheduler.core.evolve import is_untrusted, number_name, secrets_withheld
 from scheduler.core.index import Index
 from scheduler.core.outputs import Cause, Output
 from scheduler.core.state import Delivery, Outcome, Repository, Run, State
@@ -106,12 +106,11 @@ def _run_id(delivery: Delivery, outcome: Outcome) -> str:
 
 
 def _run_name(
-    plan: WorkflowPlan, delivery: Delivery, outcome: Outcome, repository: Repository, run: Run
+    state: State, plan: WorkflowPlan, delivery: Delivery, outcome: Outcome, run: Run
 ) -> str:
     """Return `run-name` evaluated; without one the commit's first line, as on GitHub."""
     if plan.run_name is None:
         return delivery.message.split("\n", 1)[0] or plan.name
-    variables: dict[str, Value] = {**repository.variables}
     event, sha = outcome.event or delivery.event, outcome.sha or delivery.sha
     ref = outcome.ref or delivery.ref
     payload = event_json(delivery.payload_json, event, outcome.inputs_json)
@@ -122,7 +121,11 @@ def _run_name(
         "event": json.loads(payload) if payload else {},
     }
     inputs: Value = json.loads(outcome.inputs_json or "{}")
-    contexts: dict[str, Value] = {"github": github, "inputs": inputs, "vars": variables}
+    contexts: dict[str, Value] = {
+        "github": github,
+        "inputs": inputs,
+        "vars": {**variables.of_job(state, delivery.repository)},
+    }
     try:
         return evaluate_template(plan.run_name, contexts) or plan.name
     except LanguageError:
@@ -217,7 +220,7 @@ def _planned(
         delivery_id=delivery.delivery_id,
         workflow=outcome.path,
         workflow_name=outcome.name or plan.name,
-        run_name=_run_name(plan, delivery, outcome, repository, row),
+        run_name=_run_name(state, plan, delivery, outcome, row),
         run_number=number,
         event=outcome.event or delivery.event,
         sha=outcome.sha or delivery.sha,
@@ -229,4 +232,5 @@ def _planned(
         fork=untrusted,
         approval_required=untrusted and repository.fork_pull_requests == "approve",
         jobs=planned_jobs(plan, None, run),
+        secrets_withheld=secrets_withheld(repository, delivery, outcome.event),
     )

@@ -124,6 +124,7 @@ def _assign(
         pool=runner.pool,
         lane=runner.lane,
         accept_within_ms=ACCEPT_WITHIN_MS,
+        environment=job.environment,
     )
     yield assigned
     view = index.view(state, run.run_id)
@@ -145,7 +146,7 @@ def _assign(
             job_json=job_json,
             contexts_json=view.contexts_json(state, run, job),
             secrets=secrets,
-            secrets_allowed=not run.fork,
+            secrets_allowed=not run.secrets_withheld,
             payload_uri=view.row.payload_uri,
             events_partition=cell,
             position=cause.offset,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from scheduler.core import deadlines, known
+from scheduler.core import deadlines, known, variables
 from scheduler.core.index import Index
 from scheduler.core.state import (
     SEEN_DELIVERIES_MAX,
@@ -156,6 +156,18 @@ def is_untrusted(delivery: Delivery, event: str) -> bool:
     return delivery.fork and (event or delivery.event) in _FORK_EVENTS
 
 
+def secrets_withheld(repository: Repository, delivery: Delivery, event: str) -> str:
+    """Return why a run of an outcome gets no secrets, "" when it does.
+
+    What a fork's pull request starts without being its code is the base's own workflow, but it
+    reads what the fork wrote: titles, branches, artifacts, and the commit if it checks that out.
+    So it gets none unless the repository says otherwise.
+    """
+    if is_untrusted(delivery, event):
+        return "fork"
+    return "fork_event" if delivery.fork and repository.fork_secrets != "base" else ""
+
+
 def _delivery_ignored(state: State, index: Index, event: e.DeliveryIgnored) -> None:
     if not event.reason.startswith("duplicate"):
         _close_delivery(state, index, event.delivery_id or "")
@@ -232,6 +244,7 @@ def _run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
             planned_id=event.event_id,
             run_attempt=event.run_attempt,
             fork=event.fork,
+            secrets_withheld=event.secrets_withheld or ("fork" if event.fork else ""),
             awaits_approval=event.approval_required,
             open_jobs=len(event.jobs),
             jobs=[planned.job_id for planned in event.jobs],
@@ -356,6 +369,7 @@ def _job_scheduled(state: State, index: Index, event: e.JobScheduled) -> None:
     job.attempt = event.attempt or 1
     job.name, job.pool, job.labels = event.name, event.pool, event.labels
     job.capabilities = event.capabilities
+    job.environment = event.environment
     job.runner_id = job.boot_id = None
     job.excluded = list(event.excluded_runners)
     job.blocked = ""
@@ -584,9 +598,10 @@ def _repository_configured(state: State, _: Index, event: e.RepositoryConfigured
     row = state.repositories.get(event.repository) or Repository(name=event.repository)
     row.provider, row.clone_url = event.provider, event.clone_url
     row.default_branch, row.pools = event.default_branch, event.pools
-    row.fork_pull_requests, row.variables = event.fork_pull_requests, dict(event.variables)
+    row.fork_pull_requests, row.fork_secrets = event.fork_pull_requests, event.fork_secrets
     row.removed = False
     state.repositories.put(event.repository, row)
+    variables.were_configured(state, event)
 
 
 def _repository_removed(state: State, _: Index, event: e.RepositoryRemoved) -> None:
@@ -599,6 +614,14 @@ def _repository_removed(state: State, _: Index, event: e.RepositoryRemoved) -> N
 
 def _workflows_indexed(state: State, _: Index, event: e.WorkflowsIndexed) -> None:
     known.indexed(state, event)
+
+
+def _variable_set(state: State, _: Index, event: e.VariableSet) -> None:
+    variables.was_set(state, event)
+
+
+def _variable_removed(state: State, _: Index, event: e.VariableRemoved) -> None:
+    variables.was_removed(state, event)
 
 
 def _pool_configured(state: State, index: Index, event: e.PoolConfigured) -> None:
@@ -656,6 +679,8 @@ EVOLVERS: dict[type[e.Event], Evolver] = {
     e.RepositoryConfigured: _repository_configured,
     e.RepositoryRemoved: _repository_removed,
     e.PoolConfigured: _pool_configured,
+    e.VariableSet: _variable_set,
+    e.VariableRemoved: _variable_removed,
     e.SchedulerStarted: _nothing,
     e.DeadlinePassed: _deadline_passed,
 }

@@ -191,6 +191,7 @@ def _schedule(
         capabilities=capabilities,
         reason=reason,
         excluded_runners=excluded,
+        environment=view.environment(state, run, job),
     )
 
 

@@ -88,6 +88,8 @@ def told(
         actor=plan.actor,
         workflow=plan.workflow_name,
         head_ref=_branch(plan),
+        # what a fork began stays a fork's, however many runs lie between
+        fork=plan.from_fork,
         chain=plan.chain + 1,
         payload_json=_dumped(payload),
     )

@@ -49,9 +49,15 @@ class Repository(msgspec.Struct, omit_defaults=True):
     default_branch: str = "main"
     pools: tuple[str, ...] = ("default",)
     fork_pull_requests: str = "approve"
-    variables: dict[str, str] = {}
+    fork_secrets: str = "never"
     removed: bool = False
     seen_next: int = 0
+
+
+class Variables(msgspec.Struct, omit_defaults=True):
+    """The variables of one scope by upper-case name; see `scheduler.core.variables`."""
+
+    values: dict[str, str] = {}
 
 
 class CronEntry(msgspec.Struct, omit_defaults=True):
@@ -138,6 +144,7 @@ class Run(msgspec.Struct, omit_defaults=True):
     planned_id: str
     run_attempt: int = 1
     fork: bool = False
+    secrets_withheld: str = ""
     awaits_approval: bool = False
     told_progress: bool = False
     cancel: str = ""
@@ -191,6 +198,7 @@ class Job(msgspec.Struct, omit_defaults=True):
     pool: str = ""
     labels: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
+    environment: str = ""
     sequence: int = 0
     runner_id: str | None = None
     boot_id: str | None = None
@@ -312,6 +320,7 @@ class State:
         self.heads = Table("head", Remembered)
         self.armed = Table("armed", Armed)
         self.known = Table("known", Known)
+        self.variables = Table("variables", Variables)
 
     @property
     def tables(self) -> tuple[Table[msgspec.Struct], ...]:
@@ -319,7 +328,7 @@ class State:
         return (
             self.repositories, self.deliveries, self.runs, self.plans, self.jobs, self.runners,
             self.pools, self.counters, self.seen, self.heads, self.armed,
-            self.known,
+            self.known, self.variables,
         )  # type: ignore[return-value]  # fmt: skip
 
     def next_number(self, name: str) -> int:

@@ -11,8 +11,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from scheduler.core import variables
 from schemas import events as e
 from schemas.ids import job_id
+from schemas.variables import ENVIRONMENT_CHARACTERS_MAX
 from schemas.workflow.contexts import ref_name, ref_type
 from schemas.workflow.errors import LanguageError
 from schemas.workflow.expressions import Value, evaluate_condition, evaluate_value, to_string
@@ -83,7 +85,7 @@ class PlanView:
         self.static = {
             (job.id, field)
             for job in self.plan.jobs
-            for field in ("condition", "name", "runs_on", "strategy")
+            for field in ("condition", "name", "runs_on", "strategy", "environment")
             if not _has_expression(getattr(job, field), field)
         }
         self._for_runner: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -185,7 +187,7 @@ class RunView:
             # of the delivery's first event; a pull request is two, with a commit each
             **json.loads(row.github_json),
             **outcome_context(row.event, row.sha, row.ref),
-            "secret_source": "None" if run.fork else "Actions",
+            "secret_source": "None" if run.secrets_withheld else "Actions",
             **run_context(run, row.workflow_name, row.sha, row.ref),
         }
 
@@ -210,7 +212,7 @@ class RunView:
     def _own_contexts(self, state: State, run: Run, job: Job) -> dict[str, Value]:
         contexts: dict[str, Value] = {
             "needs": self.needs(state, job),
-            "vars": self._variables(state, run),
+            "vars": {**variables.of_job(state, run.repository)},
             "inputs": self.inputs(state, job),
         }
         if job.matrix_json is not None and job.parent is not None:
@@ -220,10 +222,6 @@ class RunView:
             contexts["matrix"] = None
             contexts["strategy"] = dict(_ALONE)
         return contexts
-
-    def _variables(self, state: State, run: Run) -> dict[str, Value]:
-        repository = state.repositories.get(run.repository)
-        return {**(repository.variables if repository else {})}
 
     def needs(self, state: State, job: Job) -> dict[str, Value]:
         """Return the `needs` context: results and outputs of the direct needs."""
@@ -360,6 +358,20 @@ class RunView:
         images = [container, *(services.values() if isinstance(services, dict) else ())]
         return (e.CONTAINERS,) if any(to_string(image).strip() for image in images) else ()
 
+    def environment(self, state: State, run: Run, job: Job) -> str:
+        """Return the job's deployment environment, "" for none; raises LanguageError."""
+        plan = self.jobs[job.key].environment
+        if plan is None:
+            return ""
+        contexts = self.contexts_for("environment", state, run, job)
+        name = to_string(evaluate_value(plan.name, contexts)).strip()
+        if len(name) > ENVIRONMENT_CHARACTERS_MAX:
+            raise LanguageError(
+                f"the name of its environment has {len(name)} characters; "
+                f"{ENVIRONMENT_CHARACTERS_MAX} are allowed"
+            )
+        return name
+
     def call_inputs(self, state: State, run: Run, job: Job) -> dict[str, Value]:
         """Return the typed inputs that a calling job hands over; raises LanguageError."""
         plan = self.jobs[job.key]
@@ -391,7 +403,7 @@ class RunView:
             "github": self.github(run),
             "jobs": jobs,
             "inputs": json.loads(caller.inputs_json or "{}"),
-            "vars": self._variables(state, run),
+            "vars": {**variables.of_job(state, run.repository)},
         }
         found: dict[str, str] = {}
         for name, template in call.outputs.items():
@@ -415,6 +427,9 @@ class RunView:
             payload = self.row.payload_json or "{}"
             self._github_json = f"{base.removesuffix('null}')}{payload}}}"
         contexts: dict[str, Any] = self._own_contexts(state, run, job)
+        if job.environment:
+            # an environment's come with its job: what decides about the job can't read them
+            contexts["vars"] = variables.of_job(state, run.repository, job.environment)
         contexts["env"] = self.plan.workflow_env(self.jobs[job.key])
         contexts["secret_maps"] = self._secret_maps(state, run, job)
         return f'{{"github":{self._github_json},{_dumps(contexts)[1:]}'

@@ -42,6 +42,7 @@ from schemas.events import (
 )
 from schemas.lanes import Assignment
 from schemas.loglines import TEXT_BYTES_MAX
+from schemas.variables import TOGETHER_BYTES_MAX
 from schemas.workflow.compiler.calls import JOBS_MAX
 from schemas.workflow.matrix import LEGS_MAX, NAME_CHARACTERS_MAX
 from tests.support.eventually import eventually
@@ -109,7 +110,8 @@ def _headers_size(event: Event) -> int:
 
 def test_the_largest_assignment_has_room() -> None:
     """A job as large as its plan may be, the payload, and the outputs of the whole run."""
-    contexts = INLINE_BYTES_MAX + RUN_OUTPUTS_BYTES_MAX + 256 * 1024
+    variables = 2 * TOGETHER_BYTES_MAX  # an environment's beside the others
+    contexts = INLINE_BYTES_MAX + RUN_OUTPUTS_BYTES_MAX + variables + 256 * 1024
     order = Assignment(
         order_id=ID, runner_id="r", boot_id="b", repository="o/r", run_id=ID, delivery_id="d",
         name=NAME, job_json="x" * PLAN_BYTES_MAX, contexts_json="x" * contexts,

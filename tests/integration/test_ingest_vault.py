@@ -45,6 +45,59 @@ def test_what_was_put_in_comes_out(vault: Vault) -> None:
     assert vault.forge_token("ada/none") == ""
 
 
+def test_the_nearest_scope_with_the_name_wins(vault: Vault) -> None:
+    """Environment, repository, installation; other repositories and environments count nothing."""
+    vault.set_secret("", "A", "global-a")
+    vault.set_secret("", "B", "global-b")
+    vault.set_secret("", "C", "global-c")
+    vault.set_secret("ada/demo", "A", "repo-a")
+    vault.set_secret("ada/demo", "B", "repo-b")
+    vault.set_secret("ada/demo", "A", "prod-a", environment="Prod")
+    vault.set_secret("ada/demo", "D", "test-d", environment="test")
+    vault.set_secret("ada/other", "D", "other-d")
+    names = ["a", "b", "c", "d"]
+
+    assert vault.secrets("ada/demo", names, "prod") == {
+        "A": "prod-a", "B": "repo-b", "C": "global-c",
+    }  # fmt: skip
+    assert vault.secrets("ada/demo", names) == {"A": "repo-a", "B": "repo-b", "C": "global-c"}
+    assert vault.secrets("ada/else", names, "PROD") == {
+        "A": "global-a", "B": "global-b", "C": "global-c",
+    }  # fmt: skip
+    assert vault.secret_names("ada/demo", "test") == ["A", "B", "C", "D"]
+    assert [info.name for info in vault.secret_infos("ada/demo", environment="PROD")] == ["A"]
+    assert vault.delete_secret("ada/demo", "A", environment="prod") is True
+    assert vault.delete_secret("ada/demo", "A", environment="prod") is False
+    assert vault.secrets("ada/demo", ["A"], "prod") == {"A": "repo-a"}
+
+
+def test_a_secret_that_was_moved_to_another_scope_does_not_open(
+    vault: Vault, database_url: str
+) -> None:
+    """Whoever writes to the database can't give a repository what was set for an environment."""
+    vault.set_secret("ada/demo", "A", "prod-a", environment="prod")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE vault.secrets SET environment = ''")
+
+    with pytest.raises(SealError, match="secret:ada/demo:A"):
+        vault.secrets("ada/demo", ["A"])
+
+
+def test_secrets_of_an_older_schema_stay_readable(vault: Vault, database_url: str) -> None:
+    """The schema is brought up to date in place, as often as it is asked for."""
+    vault.set_secret("ada/demo", "KEY", "one")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DROP INDEX vault.secrets_by_scope")
+        connection.execute("ALTER TABLE vault.secrets DROP COLUMN environment")
+        connection.execute("ALTER TABLE vault.secrets ADD PRIMARY KEY (repository, name)")
+
+    vault.migrate()
+    vault.migrate()
+
+    assert vault.secrets("ada/demo", ["KEY"], "prod") == {"KEY": "one"}
+    assert vault.set_secret("ada/demo", "KEY", "two", environment="prod") is True
+
+
 def test_a_name_is_registered_once(vault: Vault) -> None:
     """The second is told apart from other failures."""
     vault.register(DEMO)

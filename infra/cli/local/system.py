@@ -74,13 +74,18 @@ class Vault:
     clone_url: str = ""
     values: dict[str, str] = field(default_factory=dict, repr=False)
 
-    def secrets(self, repository: str, names: Iterable[str]) -> dict[str, str]:  # noqa: ARG002
+    def secrets(
+        self,
+        repository: str,  # noqa: ARG002
+        names: Iterable[str],
+        environment: str = "",  # noqa: ARG002 - what is given by hand is for all jobs
+    ) -> dict[str, str]:
         """Return those of the names that are set, by upper-case name."""
         return {name: self.values[name] for name in names if name in self.values}
 
-    def secret_infos(self, repository: str) -> list[Any]:  # noqa: ARG002
-        """Return what is set, each with a `name`."""
-        return [_Info(name) for name in sorted(self.values)]
+    def secret_names(self, repository: str, environment: str = "") -> list[str]:  # noqa: ARG002
+        """Return what is set."""
+        return sorted(self.values)
 
     def forge_token(self, repository: str) -> str:  # noqa: ARG002
         """Return the token that was given as GITHUB_TOKEN, "" for none."""
@@ -89,11 +94,6 @@ class Vault:
     def registration(self, repository: str) -> _Registered | None:
         """Return the tree's own repository."""
         return _Registered(self.clone_url) if repository == self.repository else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Info:
-    name: str
 
 
 @dataclass(frozen=True, slots=True)

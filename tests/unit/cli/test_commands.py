@@ -247,6 +247,68 @@ def test_an_empty_secret_is_wrong_use(api: StubApi, tailrace: Tailrace) -> None:
     assert api.requests == []
 
 
+@pytest.mark.parametrize(
+    ("words", "request_line"),
+    [
+        (("secret", "set", "acme/shop", "TOKEN"), "PUT /repositories/acme/shop/secrets/TOKEN"),
+        (("secret", "set", "acme/shop", "TOKEN", "--env", "prod"),
+         "PUT /repositories/acme/shop/secrets/TOKEN?environment=prod"),
+        (("secret", "set", "--global", "TOKEN"), "PUT /secrets/TOKEN"),
+        (("secret", "rm", "--global", "TOKEN"), "DELETE /secrets/TOKEN"),
+        (("secret", "rm", "acme/shop", "TOKEN", "--env", "prod"),
+         "DELETE /repositories/acme/shop/secrets/TOKEN?environment=prod"),
+        (("var", "set", "acme/shop", "REGION", "eu"),
+         "PUT /repositories/acme/shop/variables/REGION"),
+        (("var", "set", "--global", "REGION", "eu"), "PUT /variables/REGION"),
+        (("var", "set", "acme/shop", "REGION", "--env", "prod"),
+         "PUT /repositories/acme/shop/variables/REGION?environment=prod"),
+        (("var", "rm", "--global", "REGION"), "DELETE /variables/REGION"),
+    ],
+)  # fmt: skip
+def test_a_value_goes_to_the_scope_that_is_named(
+    api: StubApi, tailrace: Tailrace, words: tuple[str, ...], request_line: str
+) -> None:
+    """An environment's, the repository's, or everybody's."""
+    method_and_path, _, query = request_line.partition("?")
+    api.on(method_and_path, Answer(202, {"event_id": "e", "offset": 1}))
+
+    result = tailrace(*words, input="a value\n")
+
+    assert result.exit_code == Exit.OK, result.output
+    [sent] = api.requests
+    assert sent.query.get("environment", "") == query.partition("=")[2]
+    if words[1] == "set":
+        assert sent.body == {"value": "eu" if "eu" in words else "a value"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("secret", "set", "acme/shop"),
+        ("secret", "set", "--global", "acme/shop", "TOKEN"),
+        ("secret", "set", "--global", "--env", "prod", "TOKEN"),
+        ("secret", "list"),
+        ("var", "set", "acme/shop"),
+        ("var", "set", "acme/shop", "A", "1", "2"),
+        ("var", "rm", "A"),
+    ],
+)
+def test_a_scope_that_is_not_clear_is_wrong_use(
+    api: StubApi, tailrace: Tailrace, words: tuple[str, ...]
+) -> None:
+    """Nothing is sent, and the right form is shown."""
+    assert tailrace(*words, input="a value\n").exit_code == Exit.USAGE
+    assert api.requests == []
+
+
+def test_variables_are_listed_with_their_values(api: StubApi, tailrace: Tailrace) -> None:
+    """They are no secrets."""
+    api.on("GET /repositories/acme/shop/variables",
+           Answer(200, {"items": [{"name": "REGION", "value": "eu"}], "as_of": 1}))  # fmt: skip
+
+    assert tailrace("var", "list", "acme/shop").stdout.split()[-2:] == ["REGION", "eu"]
+
+
 def test_config_hides_the_token(tailrace: Tailrace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that are secrets are shown as ***."""
     monkeypatch.setenv("TAILRACE_API_TOKEN", "abc123secret")
