@@ -345,7 +345,8 @@ def test_a_secret_is_released_used_and_masked(site: Site, repository: tuple[str,
     assert log.texts()[1] == "***"
     assert log.texts()[-1] == "."
     [fact] = eventually(lambda: site.driver.of(assignment, SecretsReleased), what="the release")
-    assert (fact.names, fact.refused) == (("PASSPHRASE",), ("NONE",))
+    assert fact.names == ("PASSPHRASE",)
+    assert "NONE" in fact.refused
 
 
 def test_only_the_live_attempt_gets_an_answer(site: Site, repository: tuple[str, Path]) -> None:
