@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -360,3 +363,54 @@ def test_a_runner_without_an_engine_refuses_a_docker_step(
     assert ended[0].reason == "user.unsupported_action"
     assert "no container engine" in "".join(line.text for line in log.lines())
     assert log.texts() == ["on"]
+
+
+# --------------------------------------------------------------------------- a whole run
+
+WHOLE = f"""
+on: push
+jobs:
+  build:
+    runs-on: ubuntu-latest
+    container: {{image: {IMAGE}, options: --user 1234}}
+    steps:
+    - uses: actions/checkout@v4
+    - run: |
+        id -u; cat text.txt; echo more >> text.txt; echo new > new.txt
+        test -z "$(ls -A $HOME | grep -v gitconfig)"
+    - uses: actions/cache/save@v4
+      with: {{path: new.txt, key: k}}
+    - run: rm -f new.txt
+    - uses: actions/cache/restore@v4
+      with: {{path: new.txt, key: k}}
+    - run: cat text.txt new.txt
+  refused:
+    runs-on: ubuntu-latest
+    container: {{image: {IMAGE}, options: --pid host}}
+    steps: [{{run: echo never}}]
+"""
+
+
+def test_a_workflow_of_containers_runs_on_this_machine(tmp_path: Path, engine: TestEngine) -> None:
+    """A checkout and a cache by the machine serve a container whose user is not root."""
+    (tmp_path / ".github/workflows").mkdir(parents=True)
+    (tmp_path / ".github/workflows/ci.yml").write_text(WHOLE)
+    (tmp_path / "text.txt").write_text("checked out\n")
+    home = tmp_path / "home"
+    done = subprocess.run(
+        [sys.executable, "-c", "from infra.cli import main; main()", "run-local", str(tmp_path), "--json"],
+        env={
+            **os.environ, **engine.environ, "TAILRACE_HOME": str(home),
+            "TAILRACE_CONTAINER_ENGINE": engine.program,
+        },
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
+    jobs = {job["job_id"].rpartition(".")[2]: job for run in found["runs"] for job in run["jobs"]}
+    assert jobs["build"]["conclusion"] == "success", done.stdout
+    log = json.dumps(jobs["build"])
+    assert [part in log for part in ("1234", "checked out", "more", "new")] == [True] * 4
+    assert jobs["refused"]["conclusion"] == "failure"
+    assert "--pid host is refused" in json.dumps(jobs["refused"])
+    assert engine.call("ps", "--all", "--quiet") == ""

@@ -165,13 +165,15 @@ def run(request: Request, *, quiet: bool) -> Outcome:
 
 
 def _run(request: Request, home: Path, screen: Screen, *, quiet: bool) -> Outcome:
+    from infra.cli.local import tree
     from infra.cli.local.fold import Outcome
     from infra.cli.local.system import LocalSystem, Vault
 
     outcome = Outcome()
     contexts: dict[str, dict[str, Any]] = {}
     vault = Vault(values=request.secrets)
-    with LocalSystem(home, vault, on_steps=contexts.__setitem__) as system:
+    containers = tree.mentions_containers(tree.root_of(request.folder))
+    with LocalSystem(home, vault, on_steps=contexts.__setitem__, containers=containers) as system:
         delivery, planned = _planned(request, home, system)
         gc.freeze()
         gc.enable()

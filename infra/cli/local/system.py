@@ -27,6 +27,7 @@ from ingest.mirrors import Mirrors, Origin
 from ingest.planner.plan import Planner
 from runner.depot import Depot
 from runner.environment import RunnerFacts, inherited
+from runner.executors.containers.engine import Engine, detect
 from runner.executors.host import ISOLATION_PROCESS
 from runner.gateway.leases import Lease, Token
 from runner.gateway.release import release
@@ -165,8 +166,18 @@ class LocalGateway:
 class LocalSystem:
     """Everything between a delivery and the end of its runs; use it in a `with`."""
 
-    def __init__(self, home: Path, vault: Vault, on_steps: Callable[[str, StepsContext], None]):
-        """Keep all files below `home`; `on_steps` is told a job's id and its steps context."""
+    def __init__(
+        self,
+        home: Path,
+        vault: Vault,
+        on_steps: Callable[[str, StepsContext], None],
+        *,
+        containers: bool = False,
+    ):
+        """Keep all files below `home`; `on_steps` is told a job's id and its steps context.
+
+        A container engine is looked for where `containers` are mentioned: it takes its time.
+        """
         self.clock = SystemClock()
         self.log = MemoryLog(now_ms=self.clock.now_ms, waits=True)
         self.failed: Exception | None = None
@@ -181,7 +192,7 @@ class LocalSystem:
             on_steps(assignment.job_id or "", steps)
 
         self._runner = Runner(
-            _runner_config(home / "runner", vault, told),
+            _runner_config(home / "runner", vault, told, containers=containers),
             make_reader=self.log.reader,
             make_writer=self.log.writer,
             clock=self.clock,
@@ -290,8 +301,16 @@ class LocalSystem:
 
 
 def _runner_config(
-    folder: Path, vault: Vault, on_steps: Callable[[Assignment, Any], None]
+    folder: Path, vault: Vault, on_steps: Callable[[Assignment, Any], None], *, containers: bool
 ) -> RunnerConfig:
+    settings = Settings.load()
+
+    def engine() -> Engine | None:
+        if not containers:
+            return None
+        any_options = settings.container_options == "any"
+        return detect(settings.container_engine, os.environ, any_options=any_options)
+
     in_environment = sys.prefix != sys.base_prefix
     own_programs = str(Path(sys.prefix) / "bin") if in_environment else None
     return RunnerConfig(
@@ -299,7 +318,7 @@ def _runner_config(
         instance=NAME,
         folder=folder,
         mirrors=folder / "mirrors",
-        actions_url=Settings.load().actions_url,
+        actions_url=settings.actions_url,
         tool_cache=folder / "tools",
         pool=POOL,
         labels=(LABEL,),
@@ -313,6 +332,7 @@ def _runner_config(
         version=VERSION,
         isolation=ISOLATION_PROCESS,
         on_steps=on_steps,
+        engine=engine,
     )
 
 

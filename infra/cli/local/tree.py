@@ -7,7 +7,9 @@ a push of everything would bring.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +19,10 @@ from infra.git import MERGER
 from schemas.late import dataclass
 
 FOLDERS = (".github/workflows", ".tailrace/workflows")
+#: What needs an engine, or an action of others that may be a container.
+_CONTAINERS = re.compile(
+    rb"\b(container|services|docker)\b|uses:\s*[\"']?(?!actions/)[\w.-]+/[\w.-]+"
+)
 _BRANCH = "main"
 _HEADS = "refs/heads/"
 _TIMEOUT_S = 120
@@ -49,6 +55,21 @@ def root_of(folder: Path) -> Path:
     if (folder / ".git").exists() or any((folder / name).is_dir() for name in FOLDERS):
         return folder
     return next((above for above in folder.parents if (above / ".git").exists()), folder)
+
+
+def mentions_containers(root: Path) -> bool:
+    """Say whether a workflow or an action of the tree may need a container engine."""
+    folders = (root / name for name in (".github", ".tailrace"))
+    files = (
+        *(path for f in folders for path in f.rglob("*.y*ml")),
+        *root.glob("action.y*ml"),
+        *root.glob("*/action.y*ml"),
+    )
+    for path in files:
+        with contextlib.suppress(OSError):
+            if path.is_file() and _CONTAINERS.search(path.read_bytes()):
+                return True
+    return False
 
 
 def take(root: Path, folder: Path, *, now_ms: int) -> Snapshot:

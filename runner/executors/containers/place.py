@@ -31,6 +31,8 @@ WORKSPACE, HOME, WORKFLOW = "/github/workspace", "/github/home", "/github/workfl
 FILE_COMMANDS, TEMP = "/github/file_commands", "/github/runner_temp"
 _SHELLS = ("bash", "python", "python3", "node", "pwsh")
 _SIGNAL_S = 20.0
+#: Makes what the machine's side writes the container's user's as well.
+_OPEN_MODES = ("sh", "-c", 'umask 0; exec "$@"', "job")
 _PID_BYTES_MAX = 16
 _PROBE = 'id -u; echo "$PATH"; for p in {}; do command -v $p >/dev/null 2>&1 && echo $p; done; :'
 _OPEN = 0o777
@@ -123,6 +125,8 @@ class ContainerWorkplace(HostWorkplace):
     def _is_mapped(self) -> bool:
         """Say whether the container's root is the job's user on the machine."""
         user = self.folders.user
+        if user is None and os.geteuid() == 0 and not self.engine.rootless:
+            return True  # both are root
         return self.engine.rootless or self.engine.maps_users(None if user is None else user.uid)
 
     # ----------------------------------------------------------------- processes
@@ -133,7 +137,7 @@ class ContainerWorkplace(HostWorkplace):
         self._pump.signalled = None
         if command.place == "machine" or not (self._container or command.place == "engine"):
             self._open_files()
-            argv = [*self._wrapper, *command.argv]
+            argv = [*self._wrapper, *(_OPEN_MODES if self._shared else ()), *command.argv]
             super().start(replace(command, argv=argv, place="machine"))
         elif command.place == "engine":
             super().start(command)
@@ -213,16 +217,15 @@ def _wrapper(engine: Engine, *, is_root: bool) -> list[str]:
     A container's root may be the machine's, and leave a program with root's rights in the
     workspace: nothing that the job's user runs here can be given rights by a file.
     """
-    wrapper = ["sh", "-c", 'umask 0; exec "$@"', "job"]
     setpriv = shutil.which("setpriv")
     if is_root and setpriv is not None:
-        return [setpriv, "--no-new-privs", "--", *wrapper]
+        return [setpriv, "--no-new-privs", "--"]
     if is_root and engine.kind == "docker" and not engine.rootless:
         raise ContainerSetupError(
             "containers need the program setpriv (package util-linux) where the runner is root",
             "infra.container",
         )
-    return wrapper
+    return []
 
 
 def _read_pid(path: Path | None) -> int | None:
