@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 # The browser comes from the system's packages, everything else from the lock files.
-.PHONY: browser help up down status install install-dev test simulate fuzz bench lint format lock jars
+.PHONY: browser help up down status install install-dev test test-containers simulate fuzz bench lint format lock jars
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -32,6 +32,9 @@ browser:
 
 test: install-dev browser ## install what the tests need and run all of them
 	@$(BIN)/python -m pytest -n auto --dist loadgroup
+
+test-containers: install-dev ## the tests that need docker or podman; fails without either
+	@TAILRACE_REQUIRE_ENGINE=1 $(BIN)/python -m pytest -n0 tests/integration/test_runner_containers.py
 
 SEEDS ?= 20000
 START ?= 0

@@ -165,6 +165,8 @@ def _show_failed_steps(found: dict[str, Any]) -> None:
                 f"\n{state('failure')}: {clean(job['name'])}, step {step['number']} "
                 f"`{clean(step['name'])}`" + (f" ended with {code}" if code is not None else "")
             )
+        if not failed and job.get("conclusion") == "failure" and job.get("message"):
+            click.echo(f"\n{state('failure')}: {clean(job['name'])}: {clean(job['message'])}")
         if failed:
             name = job["job_id"].removeprefix(f"{found['run_id']}.")
             click.echo(f"  tailrace logs {found['run_id']} {name}")

@@ -108,6 +108,10 @@ def job_cancelled(at: At, event: e.JobCancelled) -> None:
 def job_failed(at: At, event: e.JobFailed) -> None:
     job = conclude(at, event, e.Conclusion.FAILURE, event.reason)
     job.message = event.message
+    attempt = live_attempt(at, job)
+    if attempt is not None and attempt.reason == event.reason and not attempt.message:
+        attempt.message = event.message
+        at.touch(attempt)
 
 
 def conclude(at: At, event: e.Event, conclusion: str, reason: str) -> Job:

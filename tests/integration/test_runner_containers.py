@@ -396,13 +396,11 @@ def test_a_workflow_of_containers_runs_on_this_machine(tmp_path: Path, engine: T
     (tmp_path / ".github/workflows").mkdir(parents=True)
     (tmp_path / ".github/workflows/ci.yml").write_text(WHOLE)
     (tmp_path / "text.txt").write_text("checked out\n")
-    home = tmp_path / "home"
+    settings = {"HOME": str(tmp_path / "home"), "CONTAINER_ENGINE": engine.program}
+    environ = {f"TAILRACE_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-c", "from infra.cli import main; main()", "run-local"]
     done = subprocess.run(
-        [sys.executable, "-c", "from infra.cli import main; main()", "run-local", str(tmp_path), "--json"],
-        env={
-            **os.environ, **engine.environ, "TAILRACE_HOME": str(home),
-            "TAILRACE_CONTAINER_ENGINE": engine.program,
-        },
+        [*command, str(tmp_path), "--json"], env={**os.environ, **engine.environ, **environ},
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.stdout, done.stderr

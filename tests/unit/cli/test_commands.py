@@ -87,6 +87,17 @@ def test_run_show_tells_why_a_job_waits_and_what_failed(api: StubApi, tailrace: 
     assert "Fix the till" in text
 
 
+def test_run_show_tells_why_a_job_without_steps_failed(api: StubApi, tailrace: Tailrace) -> None:
+    """A job that no runner could take shows the whole message, not its code alone."""
+    failed = a_job(
+        "build", conclusion="failure", reason="user.unsupported_container",
+        message="no runner of pool default has a container engine",
+    )  # fmt: skip
+    api.on(f"GET /runs/{RUN_ID}", a_run(jobs=[failed]))
+    text = tailrace("run", "show", RUN_ID).stdout
+    assert "build: no runner of pool default has a container engine" in text
+
+
 def test_a_rejected_run_shows_each_mistake_with_its_place(api: StubApi, tailrace: Tailrace) -> None:
     """File, line, column, message."""
     mistake = {"path": "ci.yml", "line": 4, "column": 7, "message": "unknown key `step`"}

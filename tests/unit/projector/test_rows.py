@@ -217,6 +217,21 @@ def test_a_declined_assignment_ends_its_attempt_and_not_its_job() -> None:
     assert (only(working, Job).status, only(working, Job).conclusion) == ("queued", None)
 
 
+def test_a_refused_job_has_its_message_on_job_and_attempt() -> None:
+    """What the scheduler says of a job that no runner can do is there for people to read."""
+    history = History()
+    history.pushed()
+    history.planned([("build", ())])
+    job = history.job("build")
+    history.scheduled(job)
+    history.add(e.JobFailed, job, job_id=job, attempt=1, reason="user.x", message="no engine")
+
+    working = folded(history.events)
+
+    for row in (only(working, Job), only(working, Attempt)):
+        assert (row.conclusion, row.reason, row.message) == ("failure", "user.x", "no engine")
+
+
 def test_a_lower_or_lost_boot_of_a_runner_is_ignored() -> None:
     """A zombie's announcement does not bring its runner back."""
     history = History()
