@@ -1,162 +1,116 @@
-"""Job summaries as pages show them: a subset of Markdown, made into HTML that nobody can inject.
+"""Job summaries as pages show them: GitHub's Markdown without HTML, by markdown-it-py.
 
-Every character of the text is escaped before a tag of ours is put around it; HTML in a summary is
-shown as text. Links go to http and https alone. Linear in the text; pure.
+HTML in a summary is shown as text. Links go to http, https and mailto alone; images are links,
+since a page loads nothing from elsewhere. Pure, but not quick: the first `MARKDOWN_CHARACTERS_MAX`
+are rendered (at most a second and a half, whatever they are; measured in
+`tests/unit/projector/test_markdown.py`), what follows is shown as plain text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import MutableMapping, Sequence
+from functools import lru_cache
+from typing import Any
 
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
 from markupsafe import Markup, escape
+from mdit_py_plugins.tasklists import tasklists_plugin
 
 CHARACTERS_MAX = 256 * 1024
-
-_Taken = tuple[str, int] | None
-_FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
-_HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*)")
-_RULER = re.compile(r"\s{0,3}(?:-(?:\s*-){2,}|\*(?:\s*\*){2,}|_(?:\s*_){2,})\s*")
-_ITEM = re.compile(r"\s{0,12}(?:[-*+]|(\d{1,9})[.)])\s+(.*)")
-_TASK = re.compile(r"\[([ xX])\]\s+(.*)")
-_DASHES = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
-_CELL_BREAK = re.compile(r"(?<!\\)\|")
-_INLINE = re.compile(
-    r"`(?P<code>[^`\n]+)`"
-    r"|\*\*(?P<strong>[^*\n]+)\*\*"
-    r"|\*(?P<stress>[^*\s][^*\n]*)\*"
-    r"|(?<!\w)_(?P<soft>[^_\n]+)_(?!\w)"
-    r"|~~(?P<gone>[^~\n]+)~~"
-    r"|\[(?P<label>[^\]\[\n]*)\]\((?P<url>https?://[^\s()<>\"]+)\)"
-)
-_TAGS = {"strong": "strong", "stress": "em", "soft": "em", "gone": "del"}
+MARKDOWN_CHARACTERS_MAX = 48 * 1024
+#: More opening brackets in one text than this, and links in it are shown as they are written: the
+#: search for their ends is quadratic in CommonMark's own algorithm.
+BRACKETS_MAX = 4_000
+#: A summary is a part of a part: its first heading stands below the page's own three.
+_HEADINGS_BELOW = 3
+_REL = "nofollow noopener noreferrer"
+_LINK = re.compile(r"(?:https?|mailto):[^\x00-\x20\x7f]*", re.IGNORECASE)
 
 
+def _is_allowed(url: str) -> bool:
+    return _LINK.fullmatch(url) is not None
+
+
+class _Renderer(RendererHTML):
+    """HTML with links that lead nowhere by themselves, and no images."""
+
+    def link_open(
+        self, tokens: Sequence[Token], idx: int, options: Any, env: MutableMapping[str, Any]
+    ) -> str:
+        """Tell the browser and search engines that the link is a stranger's."""
+        tokens[idx].attrSet("rel", _REL)
+        return str(self.renderToken(tokens, idx, options, env))
+
+    def image(
+        self, tokens: Sequence[Token], idx: int, options: Any, env: MutableMapping[str, Any]
+    ) -> str:
+        """Show an image as a link to it."""
+        token = tokens[idx]
+        url = str(token.attrGet("src") or "")
+        label = self.renderInlineAsText(token.children or [], options, env) or url
+        if sum(before.nesting for before in tokens[:idx] if before.type.startswith("link_")):
+            return str(escape(label))  # a badge: the link around it is the one that counts
+        return f'<a href="{escape(url)}" rel="{_REL}">{escape(label)}</a>'
+
+    def heading_open(
+        self, tokens: Sequence[Token], idx: int, options: Any, env: MutableMapping[str, Any]
+    ) -> str:
+        """Put headings below those of the page."""
+        tokens[idx].tag = _below(tokens[idx].tag)
+        return str(self.renderToken(tokens, idx, options, env))
+
+    def heading_close(
+        self, tokens: Sequence[Token], idx: int, options: Any, env: MutableMapping[str, Any]
+    ) -> str:
+        """End it by the same name."""
+        return self.heading_open(tokens, idx, options, env)
+
+
+def _below(tag: str) -> str:
+    return f"h{min(6, int(tag[1]) + _HEADINGS_BELOW)}"
+
+
+def _fit(state: Any) -> None:
+    """Make what the page can show: marks instead of boxes, classes instead of styles.
+
+    A page has no form without a meaning, and its policy allows no style in the text.
+    """
+    for token in state.tokens:
+        align = str(token.attrs.pop("style", "")).removeprefix("text-align:")
+        if align in ("left", "center", "right"):
+            token.attrSet("class", f"at-{align}")
+        for child in token.children or ():
+            if child.type == "html_inline" and "task-list-item-checkbox" in child.content:
+                child.type, mark = "text", "☑" if "checked" in child.content else "☐"
+                child.content = mark
+
+
+@lru_cache(maxsize=2)
+def _parser(*, links: bool) -> MarkdownIt:
+    options = {"html": False, "breaks": True, "linkify": False, "maxNesting": 20, "xhtmlOut": False}
+    parser = MarkdownIt("commonmark", options, renderer_cls=_Renderer)
+    parser.enable(["table", "strikethrough"]).use(tasklists_plugin)
+    parser.core.ruler.push("fit", _fit)
+    parser.validateLink = _is_allowed  # type: ignore[method-assign]
+    if not links:
+        parser.disable(["link", "image", "reference"])
+    return parser
+
+
+@lru_cache(maxsize=64)
 def to_html(text: str) -> Markup:
-    """Return a text as HTML; a very long one is cut, and says so."""
-    cut = text[:CHARACTERS_MAX]
-    lines = cut.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    html = "\n".join(_blocks(lines))
-    if len(text) > len(cut):
-        html += f"\n<p>… and {len(text) - len(cut)} more characters</p>"
-    return Markup(html)  # noqa: S704 - made of escaped text and tags of ours alone
-
-
-def _blocks(lines: list[str]) -> Iterator[str]:
-    at = 0
-    while at < len(lines):
-        if not lines[at].strip():
-            at += 1
-            continue
-        taken = next(found for rule in _RULES if (found := rule(lines, at)) is not None)
-        yield taken[0]
-        at = taken[1]
-
-
-def _code(lines: list[str], at: int) -> _Taken:
-    fence = _FENCE.match(lines[at])
-    if fence is None:
-        return None
-    end = at + 1
-    while end < len(lines) and not lines[end].strip().startswith(fence[1]):
-        end += 1
-    return f"<pre><code>{escape(chr(10).join(lines[at + 1 : end]))}</code></pre>", end + 1
-
-
-def _heading(lines: list[str], at: int) -> _Taken:
-    found = _HEADING.fullmatch(lines[at])
-    if found is None:
-        return None
-    # below the page's own headings: a summary is a part of a part
-    level = min(6, len(found[1]) + 3)
-    return f"<h{level}>{_inline(found[2].rstrip(' #'))}</h{level}>", at + 1
-
-
-def _ruler(lines: list[str], at: int) -> _Taken:
-    return ("<hr>", at + 1) if _RULER.fullmatch(lines[at]) else None
-
-
-def _table(lines: list[str], at: int) -> _Taken:
-    below = lines[at + 1] if at + 1 < len(lines) else ""
-    if "|" not in lines[at] or "|" not in below or _DASHES.fullmatch(below) is None:
-        return None
-    head = _row(lines[at], "th")
-    end = at + 2
-    rows = []
-    while end < len(lines) and "|" in lines[end] and lines[end].strip():
-        rows.append(_row(lines[end], "td"))
-        end += 1
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>", end
-
-
-def _row(line: str, tag: str) -> str:
-    inner = line.strip().removeprefix("|").removesuffix("|")
-    cells = (cell.replace("\\|", "|").strip() for cell in _CELL_BREAK.split(inner))
-    return f"<tr>{''.join(f'<{tag}>{_inline(cell)}</{tag}>' for cell in cells)}</tr>"
-
-
-def _quote(lines: list[str], at: int) -> _Taken:
-    end = at
-    inner = []
-    while end < len(lines) and lines[end].lstrip().startswith(">"):
-        inner.append(lines[end].lstrip()[1:].lstrip())
-        end += 1
-    return (f"<blockquote>{_lines(inner)}</blockquote>", end) if end > at else None
-
-
-def _list(lines: list[str], at: int) -> _Taken:
-    first = _ITEM.fullmatch(lines[at])
-    if first is None:
-        return None
-    items = []
-    end = at
-    while end < len(lines) and (item := _ITEM.fullmatch(lines[end])) is not None:
-        if (item[1] is None) != (first[1] is None):
-            break
-        task = _TASK.fullmatch(item[2])
-        mark = ("☑ " if task[1] != " " else "☐ ") if task else ""
-        items.append(f"<li>{mark}{_inline(task[2] if task else item[2])}</li>")
-        end += 1
-    tag = "ul" if first[1] is None else "ol"
-    return f"<{tag}>{''.join(items)}</{tag}>", end
-
-
-def _paragraph(lines: list[str], at: int) -> _Taken:
-    end = at + 1
-    while end < len(lines) and lines[end].strip() and not _begins_block(lines, end):
-        end += 1
-    return f"<p>{_lines(lines[at:end])}</p>", end
-
-
-def _begins_block(lines: list[str], at: int) -> bool:
-    line = lines[at]
-    return any(rule.match(line) for rule in (_FENCE, _HEADING, _ITEM)) or line.startswith(">")
-
-
-_RULES: tuple[Callable[[list[str], int], _Taken], ...] = (
-    _code, _heading, _ruler, _table, _quote, _list, _paragraph,
-)  # fmt: skip
-
-
-def _lines(lines: list[str]) -> str:
-    return "<br>\n".join(_inline(line.strip()) for line in lines)
-
-
-def _inline(text: str) -> str:
-    made: list[str] = []
-    end = 0
-    for found in _INLINE.finditer(text):
-        made.append(str(escape(text[end : found.start()])))
-        made.append(_span(found))
-        end = found.end()
-    made.append(str(escape(text[end:])))
-    return "".join(made)
-
-
-def _span(found: re.Match[str]) -> str:
-    kind = found.lastgroup or ""
-    if kind == "url":
-        url, label = escape(found["url"]), escape(found["label"] or found["url"])
-        return f'<a href="{url}" rel="nofollow noopener noreferrer">{label}</a>'
-    inner = escape(found[kind])
-    return f"<code>{inner}</code>" if kind == "code" else f"<{_TAGS[kind]}>{inner}</{_TAGS[kind]}>"
+    """Return a text as HTML; of a very long one the rest is plain, or cut, and says so."""
+    shown, plain = text[:MARKDOWN_CHARACTERS_MAX], text[MARKDOWN_CHARACTERS_MAX:CHARACTERS_MAX]
+    if plain:
+        # not in the middle of a line
+        at = shown.rfind("\n") + 1 or len(shown)
+        shown, plain = shown[:at], shown[at:] + plain
+    html = str(_parser(links=shown.count("[") <= BRACKETS_MAX).render(shown)).rstrip("\n")
+    if plain:
+        html += f"\n<p>The rest is shown as it was written:</p>\n<pre>{escape(plain)}</pre>"
+    if len(text) > CHARACTERS_MAX:
+        html += f"\n<p>… and {len(text) - CHARACTERS_MAX} more characters</p>"
+    return Markup(html)  # noqa: S704 - escaped by the renderer, which takes no HTML

@@ -6,6 +6,7 @@ runs change.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from functools import lru_cache
 from importlib import resources
@@ -15,6 +16,7 @@ from urllib.parse import parse_qs, quote
 import jinja2
 import msgspec
 from fastapi import APIRouter, Query, Request
+from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from projector.api import session, words
@@ -87,7 +89,6 @@ def _environment() -> jinja2.Environment:
         reason=words.reason,
         instant=words.instant,
         short_ref=words.short_ref,
-        markdown=to_html,
         url=lambda text: quote(str(text), safe=""),
         pretty=lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode(),
     )
@@ -173,7 +174,27 @@ async def _run_page(
         chosen = next((item for item in job["attempts"] if item["attempt"] == wanted), None)
         if attempt is not None and chosen is None:
             raise ProblemError(404, f"The job has no attempt {attempt}.", code="no-such-attempt")
-    return render(request, "run.html", run=run, job=job, attempt=chosen, tab="jobs")
+    services = services_of(request)
+    now_ms = services.wiring.clock.now_ms()
+    values = {"run_id": run_id, "now_ms": now_ms, "level": None}
+    artifacts = await services.queries.value("run_artifacts", values=values)
+    annotations = await services.queries.value("run_annotations", values=values)
+    return render(
+        request,
+        "run.html",
+        run=run,
+        job=job,
+        attempt=chosen,
+        artifacts=artifacts["items"] if artifacts else [],
+        annotations=annotations["items"] if annotations else [],
+        summary=await _rendered(job["summary"] if job is not None else None),
+        tab="jobs",
+    )
+
+
+async def _rendered(summary: str | None) -> Markup | None:
+    """Render a summary beside the event loop: the largest takes a second."""
+    return await asyncio.to_thread(to_html, summary) if summary else None
 
 
 def _worth_showing(jobs: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -37,6 +37,9 @@ REASONS = {
     "first": "First attempt",
 }
 
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun",
+           "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # fmt: skip
+
 STATES = {
     "success": "Succeeded",
     "failure": "Failed",
@@ -108,6 +111,24 @@ def instant(ms: int | None) -> str:
         return ""
     at = datetime.fromtimestamp(ms / 1000, UTC)
     return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{ms % 1000:03d} UTC"
+
+
+def day(ms: int | None) -> str:
+    """Return an instant's day in UTC: `24 Nov 2026`."""
+    if ms is None:
+        return ""
+    at = datetime.fromtimestamp(ms / 1000, UTC)
+    return f"{at.day} {_MONTHS[at.month - 1]} {at.year}"
+
+
+def size(size_bytes: int) -> str:
+    """Return a size: `812 B`, `4.7 KiB`, `1.2 GiB`."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:  # noqa: PLR2004
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
 
 
 def short_ref(ref: str) -> str:

@@ -156,6 +156,7 @@
 
   const TAIL = 5000;
   const CHUNK = 200;
+  const ROW_PX = 19;
   const log = document.querySelector("[data-log]");
   if (!log) return;
   const base = log.dataset.log;
@@ -170,13 +171,18 @@
   let following = !wanted;
   let waiting = [];
   let frame = 0;
-  let chunk = null;
   let next = first;
   let source = null;
 
-  const row = (line) => {
-    const element = document.createElement("div");
+  // what commands became in the log (`##[error]…`), in words instead of marks
+  const MARK = /^##\[(group|endgroup|error|warning|notice|debug|command|section)\]/;
+  const WORDS = { error: "Error", warning: "Warning", notice: "Notice", debug: "Debug", command: "Command", section: "Section" };
+  const row = (line, tag = "div") => {
+    const mark = MARK.exec(line.text);
+    const kind = mark ? mark[1] : "";
+    const element = document.createElement(tag);
     element.className = line.s === "out" ? "l" : "l " + line.s;
+    if (kind) element.classList.add("k-" + kind);
     element.id = "L" + (line.n + 1);
     const number = document.createElement("a");
     number.className = "n";
@@ -189,47 +195,100 @@
     time.className = "t";
     time.textContent = new Date(line.t).toISOString().slice(11, 23);
     text.append(time);
-    paint(text, line.text);
+    if (WORDS[kind]) {
+      const word = document.createElement("span");
+      word.className = kind === "command" || kind === "section" ? "visually-hidden" : "k";
+      word.textContent = WORDS[kind] + ": ";
+      text.append(word);
+    }
+    let shown = mark ? line.text.slice(mark[0].length) : line.text;
+    // a message of several lines is one line in the log
+    if (kind === "error" || kind === "warning" || kind === "notice" || kind === "debug") shown = shown.replace(/%0A/g, "\n");
+    if (kind === "group" && !shown.trim()) shown = "Group";
+    for (const [i, part] of shown.split("\n").entries()) { if (i) text.append("\n"); paint(text, part); }
     element.append(number, text);
     return element;
   };
-  const inChunks = (lines, parent, before) => {
-    let current = null;
-    for (const line of lines) {
-      if (!current || current.childElementCount >= CHUNK) {
-        current = document.createElement("div");
-        current.className = "chunk";
-        parent.insertBefore(current, before);
-      }
-      current.append(row(line));
+  // Puts rows where they belong: groups are flat; one ends at its end mark, where the next begins,
+  // or with its step. `into` is a place in the box; `lead` are the rows before the first mark, which
+  // belong to a group whose title is not loaded yet.
+  class Rows {
+    constructor(before) { this.before = before; this.chunk = null; this.group = null; this.step = null; this.firstStep = null; this.lead = []; this.leading = true; }
+    place(element) {
+      const parent = this.group ? this.group.lastElementChild : box;
+      parent.insertBefore(element, this.group ? null : this.before);
     }
-  };
+    add(line) {
+      const mark = MARK.exec(line.text);
+      const kind = mark ? mark[1] : "";
+      if (this.step !== null && line.step !== this.step) this.end();
+      this.step = line.step;
+      this.firstStep ??= line.step;
+      if (kind === "endgroup") { this.end(); return; }
+      if (kind === "group") {
+        this.end();
+        const group = document.createElement("details");
+        group.className = "group";
+        const body = document.createElement("div");
+        body.className = "group-lines";
+        group.append(row(line, "summary"), body);
+        group.open = unfolded;
+        this.place(group);
+        this.group = group;
+        return;
+      }
+      if (!this.chunk || this.chunk.childElementCount >= CHUNK) {
+        this.close();
+        this.chunk = document.createElement("div");
+        this.chunk.className = "chunk";
+        if (this.leading) this.lead.push(this.chunk);
+        this.place(this.chunk);
+      }
+      this.chunk.append(row(line));
+      if (this.group && (kind === "error" || kind === "warning")) this.group.classList.add("has-" + kind);
+    }
+    // from now on it is drawn only when it is seen, and takes about its room until then
+    close() {
+      if (!this.chunk) return;
+      this.chunk.style.containIntrinsicSize = `auto ${this.chunk.childElementCount * ROW_PX}px`;
+      this.chunk.classList.add("done");
+      this.chunk = null;
+    }
+    end() { this.close(); this.group = null; this.leading = false; }
+    hole(count) {
+      this.end();
+      const note = document.createElement("div");
+      note.className = "hole";
+      note.textContent = `${count} lines are missing here`;
+      this.place(note);
+    }
+  }
+  let unfolded = false;
+  const rows = new Rows(null);
+  let lead = rows;
   const draw = () => {
     frame = 0;
     const lines = waiting;
     waiting = [];
-    for (const line of lines) {
-      if (line.hole) {
-        const note = document.createElement("div");
-        note.className = "hole";
-        note.textContent = `${line.hole.lines} lines are missing here`;
-        box.append(note);
-        chunk = null;
-        continue;
-      }
-      if (!chunk || chunk.childElementCount >= CHUNK) {
-        chunk = document.createElement("div");
-        chunk.className = "chunk";
-        box.append(chunk);
-      }
-      chunk.append(row(line));
-    }
+    for (const line of lines) { if (line.hole) rows.hole(line.hole.lines); else rows.add(line); }
+    foldable();
     if (following) box.scrollTop = box.scrollHeight;
     if (wanted && !draw.found) {
       const there = document.getElementById("L" + wanted[1]);
-      if (there) { draw.found = true; there.classList.add("here"); there.scrollIntoView({ block: "center" }); }
+      if (there) { draw.found = true; reveal(there); there.classList.add("here"); there.scrollIntoView({ block: "center" }); }
     }
   };
+  const reveal = (element) => {
+    const group = element.closest("details.group");
+    if (group) group.open = true;
+  };
+  const fold = log.querySelector("[data-log-groups]");
+  const foldable = () => { fold.hidden = !box.querySelector("details.group"); };
+  fold.addEventListener("click", () => {
+    unfolded = !unfolded;
+    for (const group of box.querySelectorAll("details.group")) group.open = unfolded;
+    fold.setAttribute("aria-pressed", String(unfolded));
+  });
   const later = () => { if (!frame) frame = requestAnimationFrame(draw); };
   const say = (text) => { said.textContent = text; };
   const lines = (n) => n.toLocaleString("en") + (n === 1 ? " line" : " lines");
@@ -272,10 +331,13 @@
   document.addEventListener("click", (event) => {
     const link = event.target instanceof Element && event.target.closest("[data-line]");
     if (!link) return;
-    const target = document.getElementById("L" + (Number(link.dataset.line) + 1));
+    let target = document.getElementById("L" + (Number(link.dataset.line) + 1));
+    // the line may be the end of a group, which is not shown
+    if (!target) target = document.getElementById("L" + (Number(link.dataset.line) + 2));
     if (!target) return;
     event.preventDefault();
     following = false;
+    reveal(target);
     history.replaceState(null, "", link.getAttribute("href"));
     for (const old of box.querySelectorAll(".here")) old.classList.remove("here");
     target.classList.add("here");
@@ -290,7 +352,15 @@
     const done = () => {
       source.close();
       const height = box.scrollHeight;
-      inChunks(found, box, earlier.nextSibling);
+      const older = new Rows(earlier.nextSibling);
+      for (const line of found) older.add(line);
+      if (older.group && older.step === lead.firstStep) {
+        for (const chunk of lead.lead) older.group.lastElementChild.append(chunk);
+        if (lead.leading) lead.group = older.group;
+      }
+      if (older.leading) older.lead.push(...lead.lead);
+      lead = older;
+      foldable();
       box.scrollTop += box.scrollHeight - height;
       first = from;
       earlier.hidden = first === 0;
