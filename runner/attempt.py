@@ -31,6 +31,7 @@ from runner.guards import Guard, GuardLostError
 from runner.hashing import hash_files
 from runner.logs import Batch, LogPacker
 from runner.masking import Masker
+from runner.patience import Patience
 from runner.pump import AbandonedError, Ending, Ladder, Pump
 from runner.reports import JobReport, Reports, StepReport
 from runner.step_runner import StepRunner, step_name
@@ -109,6 +110,7 @@ class Attempt:
         self._summaries: list[str] = []
         self._unacked = 0
         self._acked = threading.Condition()
+        self._patience = Patience(clock=tools.clock, say=self._say, given_up=self._is_ending)
 
     def running(self) -> RunningAttempt:
         """Return what heartbeats say of it."""
@@ -301,7 +303,7 @@ class Attempt:
         runner = StepRunner(
             self.assignment, self._reports, self._tools, self._packer, workplace,
             annotations=self._annotations, summaries=self._summaries, look=self._look,
-            containers=containers,
+            patience=self._patience, containers=containers,
         )  # fmt: skip
         machine.next_files = runner.next_files
         try:
@@ -343,6 +345,10 @@ class Attempt:
         now_ms = self._tools.clock.steady_ms()
         ladder = self._interrupted(now_ms)
         return ladder is not None and now_ms >= ladder.over_ms()
+
+    def _is_ending(self) -> bool:
+        """Take orders that came; says whether the job is being ended."""
+        return self._look() or self._ladder is not None
 
     def _run_step(self, machine: StepMachine, runner: StepRunner, step: Ready) -> None:
         clock = self._tools.clock
@@ -431,7 +437,7 @@ class Attempt:
 
         An action of another repository often takes the token by itself.
         """
-        assignment = self.assignment
+        assignment, tools = self.assignment, self._tools
         names = dict.fromkeys(assignment.secrets)
         if _TOKEN_USE.search(assignment.job_json) or _TOKEN_USE.search(assignment.contexts_json):
             names[TOKEN_SECRET] = None
@@ -442,7 +448,7 @@ class Attempt:
             return {}
         names[STEP_DEBUG] = None
         try:
-            released = self._tools.gateway.secrets(assignment, names)
+            released = self._patience.ask(lambda: tools.gateway.secrets(assignment, names))
         except GatewayError as error:
             if is_needed:
                 raise
@@ -473,7 +479,8 @@ class Attempt:
         uri = self.assignment.payload_uri
         if uri:
             sha256 = uri.rpartition("/")[2].partition(".")[0]
-            payload = self._tools.gateway.payload(self.assignment, sha256)
+            gateway, assignment = self._tools.gateway, self.assignment
+            payload = self._patience.ask(lambda: gateway.payload(assignment, sha256))
             try:
                 given.setdefault("github", {})["event"] = json.loads(payload)
             except ValueError as error:

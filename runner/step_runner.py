@@ -28,6 +28,7 @@ from runner.executors.containers.place import HOME
 from runner.gateway_client import Clone, GatewayError
 from runner.logs import LogPacker
 from runner.masking import Masker
+from runner.patience import Patience
 from runner.pump import Ending
 from runner.reports import Reports
 from runner.shells import ShellError, script_for
@@ -57,6 +58,7 @@ class StepRunner:
         annotations: list[Annotation],
         summaries: list[str],
         look: Callable[[], bool],
+        patience: Patience,
         containers: JobContainers | None = None,
     ) -> None:
         """Run in `workplace`; remarks and summaries are added to the lists.
@@ -71,6 +73,7 @@ class StepRunner:
         self._annotations = annotations
         self._summaries = summaries
         self._look = look
+        self._patience = patience
         self._containers = containers
         self._serial = 0
         self._deadline_ms: int | None = None
@@ -260,7 +263,8 @@ class StepRunner:
             )
 
         def clone(repository: str) -> Clone:
-            found = self._tools.gateway.clone(self._assignment, repository)
+            gateway, assignment = self._tools.gateway, self._assignment
+            found = self._patience.ask(lambda: gateway.clone(assignment, repository))
             self._packer.masker.add(found.password)
             return found
 

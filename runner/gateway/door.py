@@ -133,6 +133,7 @@ class Door:
             await asyncio.to_thread(self._wait, who)
             key = self._follower.key(who.runner_id, who.boot_id)
         if not key:
+            self._refuse_while_reading()
             raise ProblemError(
                 401, "Unknown boot",
                 f"boot {who.boot_id} of {who.runner_id} is not known here with a key: it is over, "
@@ -176,11 +177,19 @@ class Door:
         if found is None:
             found = await asyncio.to_thread(self._wait, who)
         if found is None:
+            self._refuse_while_reading()
             raise ProblemError(
                 409, "Not the live attempt",
                 f"attempt {who.attempt} of {who.job_id} on this boot is not the live one",
             )  # fmt: skip
         return found
+
+    def _refuse_while_reading(self) -> None:
+        """Say that it is not known yet: a fold that is still behind must not say no."""
+        if not self._follower.caught_up:
+            raise ProblemError(
+                503, "Starting", "the gateway was just started and still reads the log: ask again"
+            )
 
     def _wait(self, who: AttemptRequest) -> Lease | None:
         """Return the live lease as soon as the fold has it; None when it has not in time."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from schemas import events as e
@@ -276,6 +277,43 @@ def _all_up(stack: Stack) -> None:
         return True
 
     eventually(all_up, what="all services answer again", timeout_ms=60_000)
+
+
+def test_a_gateway_killed_in_the_middle_of_a_request_fails_no_job(
+    stack: Stack, open_folder: Path
+) -> None:
+    """It has the runner's request for secrets and dies before it answers: the first try goes on."""
+    name = "test/kill-asked"
+    repository = stack.add_repository(name, open_folder / "repository")
+    stack.client.put(f"/repositories/{name}/secrets/WORD", {"value": "riverbank"})
+    workflow = """\
+on: push
+jobs:
+  only:
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo "length ${#WORD}"
+        env: {WORD: '${{ secrets.WORD }}'}
+"""
+    gateway, runner = stack.pid("gateway"), psutil.Process(stack.pid("runner-1"))
+    [port] = {c.laddr.port for c in psutil.Process(gateway).net_connections() if not c.raddr}
+    # stopped, it still takes connections, and answers none of them
+    os.kill(gateway, signal.SIGSTOP)
+    run_id = pushed(stack, repository, name, {".github/workflows/ask.yml": workflow})
+    eventually(
+        lambda: any(c.raddr and c.raddr.port == port for c in runner.net_connections()),
+        what="the runner's request",
+    )
+    os.kill(gateway, signal.SIGKILL)
+    run = stack.wait_for_end(run_id)
+    assert run["conclusion"] == "success", ends_of(run)
+    [job] = run["jobs"]
+    assert [attempt["attempt"] for attempt in job["attempts"]] == [1]
+    lines = text_of(stack, job)
+    assert "length 9\n" in lines
+    assert "##[warning]the gateway at" in lines
+    assert "The gateway answers again" in lines
+    _all_up(stack)
 
 
 @pytest.mark.parametrize("process", ["kafka", "postgres"])

@@ -164,6 +164,18 @@ def test_the_door_refuses(world: World, changes: dict[str, Any], status: int, ti
     assert found[:2] == (status, title)
 
 
+def test_a_gateway_that_still_reads_the_log_does_not_say_no(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does not know yet may be asked again; afterwards the same is a refusal."""
+    unknown = {"attempt": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr(type(world.means.follower), "caught_up", property(lambda _: False))
+        assert world.send(who=unknown)[:2] == (503, "Starting")
+        assert world.send(who={"boot_id": "b0"})[:2] == (503, "Starting")
+    assert world.send(who=unknown)[:2] == (409, "Not the live attempt")
+
+
 def test_a_repeated_request_is_refused(world: World) -> None:
     """Byte for byte the same, or another one with the nonce of the first."""
     assert world.send(nonce=b"n" * 16)[0] == 200
