@@ -19,6 +19,7 @@ __all__ = ["PIECE_BYTES", "Depot", "DepotAwayError", "DepotError", "Entry", "Kep
 
 #: How long a piece waits for a depot that does not answer: a gateway that starts again is back.
 RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_LOOK_EVERY_S = 0.25
 T = TypeVar("T")
 
 
@@ -115,9 +116,17 @@ def patiently(
         try:
             return what()
         except DepotAwayError:
-            time.sleep(delay_s)
+            _wait(delay_s, check)
     check()
     return what()
+
+
+def _wait(delay_s: float, check: Callable[[], None]) -> None:
+    """Wait, and end at once when the job does."""
+    while delay_s > 0:
+        time.sleep(min(delay_s, _LOOK_EVERY_S))
+        delay_s -= _LOOK_EVERY_S
+        check()
 
 
 def store(

@@ -120,7 +120,9 @@ def _add_artifacts(app: FastAPI, shelf: Shelf, door: Door, means: Means) -> None
                     means, replace(record, partition=cell_of(lease.repository, means.cells))
                 )
             except LogError as error:
-                raise DepotError(f"the artifact can't be recorded: {error}") from error
+                # the same request again finds the artifact kept, and records it
+                detail = f"the artifact can't be recorded: {error}"
+                raise ProblemError(503, "Log away", detail) from error
             return kept
 
         kept = await _told(save, entered.lease)

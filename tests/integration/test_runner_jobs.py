@@ -54,6 +54,24 @@ def test_the_log_is_whole_and_provable(driver: LaneDriver, boot: Heartbeat) -> N
     assert (steps[0].first_line, steps[0].lines) == (0, len(texts))
 
 
+def test_groups_of_a_step_are_reported_with_their_lines(
+    driver: LaneDriver, boot: Heartbeat
+) -> None:
+    """The runner's own and the step's, where the log has them; the next one ends the one before."""
+    text = "echo a; echo ::group::One; echo b; echo '##[group]Two'; echo c; echo ::endgroup::; echo"
+    _, log, steps = driver.run(boot, text)
+
+    texts = [line.text for line in log.lines()]
+    found = [(group.title, texts[group.first_line], group.lines) for group in steps[0].groups]
+    assert [(shown, lines) for _, shown, lines in found[1:]] == [
+        ("##[group]One", 2),
+        ("##[group]Two", 2),
+    ]
+    assert [title for title, _, _ in found[1:]] == ["One", "Two"]
+    own = steps[0].groups[0]
+    assert texts[own.first_line + own.lines] == "##[endgroup]"
+
+
 def test_a_failing_step_fails_the_job_and_skips_the_rest(
     driver: LaneDriver, boot: Heartbeat
 ) -> None:

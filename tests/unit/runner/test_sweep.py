@@ -278,6 +278,17 @@ def test_a_depot_that_is_away_is_asked_again_and_one_that_refuses_is_not() -> No
     with pytest.raises(DepotError, match="no"):
         patiently(ask, delays_s=(0, 0))
     assert answers == ["never"]
+    answers[:] = [DepotAwayError("a"), "never"]
+    looks: list[int] = []
+
+    def ended() -> None:
+        looks.append(1)
+        if len(looks) > 1:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        patiently(ask, ended, delays_s=(30,))
+    assert answers == ["never"]
 
 
 def test_a_damaged_entry_keeps_every_piece(place: Place) -> None:
