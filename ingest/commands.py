@@ -210,9 +210,7 @@ class Commands:
             raise Problem(422, "`workflow` is missing: give a file name such as ci.yml")
         ref = ref or registration.default_branch
         full, sha = await self._resolved(registration, ref)
-        if local_path(registration.clone_url) is not None:
-            # a remote one is checked by the planner: its answer is the run's rejection
-            await self._check_dispatch(registration, workflow, sha, inputs)
+        await self._check_dispatch(registration, workflow, sha, inputs)
         delivery_id = f"dispatch:{name}:{key or random_id()}"
         payload = {
             "inputs": dict(inputs),
@@ -461,7 +459,7 @@ class Commands:
 
         try:
             problems = await asyncio.to_thread(check)
-        except UnreachableError as error:
+        except (UnreachableError, GitError) as error:
             raise Problem(502, f"the repository can't be read: {error}") from error
         if problems:
             raise Problem(422, "; ".join(problems), problems=problems)
@@ -541,8 +539,14 @@ def _check_variables(variables: Mapping[str, str]) -> None:
         raise Problem(422, f"a repository may have {REPOSITORY_MAX} variables")
 
 
+def _json_bytes(value: Mapping[str, Any]) -> int:
+    """Return how much a value is as JSON in UTF-8, as it is stored."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return len(text.encode(errors="replace"))
+
+
 def _check_inputs(inputs: Mapping[str, Any]) -> None:
-    if len(inputs) > INPUTS_MAX or len(json.dumps(inputs)) > INPUTS_BYTES_MAX:
+    if len(inputs) > INPUTS_MAX or _json_bytes(inputs) > INPUTS_BYTES_MAX:
         raise Problem(422, f"`inputs`: at most {INPUTS_MAX} values of {INPUTS_BYTES_MAX} bytes")
 
 
@@ -553,7 +557,7 @@ def _check_repository_dispatch(event_type: str, client_payload: Mapping[str, Any
         raise Problem(
             422, f"`client_payload` may have {CLIENT_PAYLOAD_KEYS_MAX} keys at its top; nest them"
         )
-    if len(json.dumps(client_payload)) > INPUTS_BYTES_MAX:
+    if _json_bytes(client_payload) > INPUTS_BYTES_MAX:
         raise Problem(422, f"`client_payload` may have {INPUTS_BYTES_MAX} bytes")
 
 

@@ -113,7 +113,7 @@ def _run_name(
         return delivery.message.split("\n", 1)[0] or plan.name
     event, sha = outcome.event or delivery.event, outcome.sha or delivery.sha
     ref = outcome.ref or delivery.ref
-    payload = event_json(delivery.payload_json, event, outcome.inputs_json)
+    payload = event_json(delivery.payload_json, event, outcome.path, outcome.inputs_json)
     github: dict[str, Value] = {
         **json.loads(delivery.github_json),
         **outcome_context(event, sha, ref),

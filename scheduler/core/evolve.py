@@ -217,7 +217,9 @@ def _run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
             plan_json=outcome.plan_json or "",
             github_json=delivery.github_json,
             inputs_json=outcome.inputs_json,
-            payload_json=event_json(delivery.payload_json, event.event, outcome.inputs_json),
+            payload_json=event_json(
+                delivery.payload_json, event.event, event.workflow, outcome.inputs_json
+            ),
             payload_uri=delivery.payload_uri,
             event=event.event,
             sha=event.sha,

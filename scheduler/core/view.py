@@ -149,12 +149,18 @@ def run_context(run: Run, workflow_name: str, sha: str, ref: str) -> dict[str, V
     }
 
 
-def event_json(payload_json: str | None, event: str, inputs_json: str | None) -> str | None:
-    """Return `github.event` of a run: a dispatch's has every input, as text, defaults included."""
+def event_json(
+    payload_json: str | None, event: str, workflow: str, inputs_json: str | None
+) -> str | None:
+    """Return `github.event` of a run.
+
+    A dispatch's has every input, as text and with defaults, and its workflow's path, however the
+    workflow was named.
+    """
     if event != "workflow_dispatch" or not payload_json or not inputs_json:
         return payload_json
     inputs = {name: to_string(value) for name, value in json.loads(inputs_json).items()}
-    return _dumps({**json.loads(payload_json), "inputs": inputs})
+    return _dumps({**json.loads(payload_json), "inputs": inputs, "workflow": workflow})
 
 
 class RunView:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import dataclass
 
 from infra.clock import ManualClock
 from infra.log import Append, LogError
@@ -28,6 +29,26 @@ JOBS = "jobs: {a: {runs-on: linux, steps: [{run: 'true'}]}}"
 EVERY = f"{{on: {{schedule: [{{cron: '* * * * *'}}]}}, {JOBS}}}"
 SECOND = f"{{on: {{schedule: [{{cron: '*/2 * * * *', timezone: Asia/Kolkata}}]}}, {JOBS}}}"
 INDEXES = ({"every.yml": EVERY}, {"every.yml": EVERY, "second.yml": SECOND}, {"second.yml": SECOND})
+
+
+#: How far the clocks of machines are off.
+SKEWS_MS = (0, 0, -3_000, 2_500)
+
+
+@dataclass(frozen=True)
+class SkewedClock:
+    """The clock of a machine: near the true time, and always as far from it."""
+
+    true: ManualClock
+    skew_ms: int
+
+    def now_ms(self) -> int:
+        """Return what the machine takes for the time."""
+        return self.true.now_ms() + self.skew_ms
+
+    def steady_ms(self) -> int:
+        """Return the time since it was started."""
+        return self.true.steady_ms()
 
 
 class World:
@@ -75,8 +96,10 @@ class World:
                 )  # fmt: skip
 
     def own(self) -> None:
-        """A (further) process takes the cell."""
-        shell = CellShell(log=self.log, clock=self.clock, number=0, version="sim")
+        """A (further) process takes the cell, on a machine whose clock is a little off."""
+        skew_ms = self.chance.choice(SKEWS_MS) if self.log.faults else 0
+        clock = SkewedClock(self.clock, skew_ms)
+        shell = CellShell(log=self.log, clock=clock, number=0, version="sim")
         try:
             shell.take()
         except LogError:

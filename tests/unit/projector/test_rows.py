@@ -186,6 +186,26 @@ def test_a_run_goes_from_waiting_to_completed() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("beside", [True, False], ids=["something_runs", "nothing_runs"])
+def test_a_merge_conflict_is_seen_with_its_delivery(*, beside: bool) -> None:
+    """Also where a workflow for pull_request_target runs all the same."""
+    history = History()
+    history.pushed()
+    history.events.pop()  # its answer
+    reason = "merge_conflict: aaa does not merge into main"
+    outcomes = [e.WorkflowOutcome(path="", outcome=e.Outcome.IGNORED, reason=reason)]
+    if beside:
+        outcomes.append(e.WorkflowOutcome(path="w.yml", outcome=e.Outcome.PLANNED, name="W"))
+    history.add(e.DeliveryPlanned, "planned", delivery_id=history.delivery_id,
+                workflows=tuple(outcomes))  # fmt: skip
+    if not beside:
+        history.add(e.DeliveryIgnored, "ignored", delivery_id=history.delivery_id,
+                    reason="merge_conflict", detail=reason)  # fmt: skip
+    row = only(folded(history.events), Delivery)
+
+    assert (row.status, row.detail) == ("planned" if beside else "ignored", reason)
+
+
 def test_a_repeated_delivery_is_counted_and_stays_what_it_was() -> None:
     """A forge that delivers twice does not turn the delivery that was acted on into ignored."""
     history = History()

@@ -361,7 +361,9 @@ def test_a_dispatch_shows_every_input_twice() -> None:
     assert isinstance(run, e.RunPlanned)
     assert run.run_name == "Release #1 by 3"
     assert contexts["inputs"] == {"n": 3, "dry": True}
-    assert contexts["github"]["event"] == {"inputs": {"n": "3", "dry": "true"}, "ref": "r"}
+    assert contexts["github"]["event"] == {
+        "inputs": {"n": "3", "dry": "true"}, "ref": "r", "workflow": PATH,
+    }  # fmt: skip
     assert (contexts["github"]["workflow_ref"], contexts["github"]["workflow_sha"]) == (
         f"{REPOSITORY}/{PATH}@refs/tags/v1", "a" * 40,
     )  # fmt: skip
