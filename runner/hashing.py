@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.workflow.errors import ExpressionError
-from schemas.workflow.hashfiles import HashPatterns, combined_digest
+from schemas.workflow.hashfiles import HashPatterns, check_patterns, combined_digest
 
 FILES_MAX = 100_000
 _CHUNK_BYTES = 1 << 20
@@ -18,9 +18,9 @@ _FOLLOW = "--follow-symbolic-links"
 
 def hash_files(workspace: Path, patterns: list[str]) -> str:
     """Return the hash of all files that the patterns select; "" when there are none."""
-    wanted = HashPatterns(
-        [pattern for pattern in patterns if pattern != _FOLLOW], workspace=str(workspace)
-    )
+    patterns = [pattern for pattern in patterns if pattern != _FOLLOW]
+    check_patterns(patterns)
+    wanted = HashPatterns(patterns, workspace=str(workspace))
     selected = (
         path for path in _walk(workspace) if wanted.matches(str(path.relative_to(workspace)))
     )

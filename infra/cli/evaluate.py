@@ -112,7 +112,7 @@ def evaluate(
     if as_json:
         click.echo(_line(outcome))
     elif "error" in outcome:
-        raise CliError(_explained(expression, outcome["error"], template=template))
+        raise CliError(_explained(expression, outcome["error"], contexts, template=template))
     else:
         click.echo(_encodable(outcome["text"]) if raw else _json(outcome["value"], indent=2))
     sys.exit(Exit.NEGATIVE if "error" in outcome else Exit.OK)
@@ -154,14 +154,38 @@ def _error(error: ExpressionError) -> dict[str, Any]:
     return {"stage": error.stage, "message": error.message, "offset": error.offset}
 
 
-def _explained(text: str, error: dict[str, Any], *, template: bool) -> str:
-    """Return the message with the place in the expression below it."""
+def _explained(
+    text: str, error: dict[str, Any], contexts: Mapping[str, Value], *, template: bool
+) -> str:
+    """Return the message with the place in the expression and advice below it."""
     message = f"{error['stage']}: {clean(error['message'])}"
     if "\n" not in text and error["stage"] != "evaluation":
         message += f"\n  {clean(text)}\n  {' ' * len(clean(text[: error['offset']]))}^"
+    hint = _hint(text, error, contexts, template=template)
+    return f"{message}\n  hint: {hint}" if hint else message
+
+
+def _hint(
+    text: str, error: dict[str, Any], contexts: Mapping[str, Value], *, template: bool
+) -> str | None:
+    from schemas.workflow.compiler.hints import expression_hint
+    from schemas.workflow.errors import ExpressionError
+
     if not template and text.lstrip().startswith(_OPEN):
-        message += "\n  hint: leave ${{ }} out, or use --template"
-    return message
+        return "leave ${{ }} out, or use --template"
+    if "Unrecognized named-value" in error["message"]:
+        if contexts:
+            return f"the contexts given are: {clean(', '.join(sorted(contexts)))}"
+        return "contexts come from a JSON file: --context FILE"
+    if "Unrecognized function" in error["message"]:
+        return "status functions need --status" if _is_status(text[error["offset"] :]) else None
+    return expression_hint(
+        text, ExpressionError(error["stage"], error["message"], offset=error["offset"])
+    )
+
+
+def _is_status(text: str) -> bool:
+    return text.lower().startswith(("success", "failure", "always", "cancelled"))
 
 
 # --------------------------------------------------------------------------- a stream

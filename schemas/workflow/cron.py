@@ -20,6 +20,15 @@ _REPEATED_MINUTES_MAX = 180
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _FIELDS = 5
+_SHORT = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
 
 
 class CronError(LanguageError):
@@ -79,7 +88,11 @@ def parse_cron(expression: str) -> Cron:
     texts = expression.split()
     if len(texts) != _FIELDS:
         if expression.strip().startswith("@"):
-            raise CronError(f"'{expression.strip()}' is not supported; write the five fields")
+            fields = _SHORT.get(expression.strip().lower())
+            instead = f": '{fields}'" if fields else ""
+            raise CronError(
+                f"'{expression.strip()}' is not supported; write the five fields{instead}"
+            )
         raise CronError(
             "a schedule has five fields (minute, hour, day of the month, month, day of the week), "
             f"not {len(texts)}"

@@ -48,6 +48,7 @@ class Pattern:
 
     negative: bool
     literal: str | None
+    negates: bool = False
     places: list[_Class] = field(default_factory=list)
     loops: int = 0
     skips: int = 0
@@ -90,13 +91,17 @@ class Pattern:
 
 
 @lru_cache(maxsize=_CACHED_PATTERNS)
-def compile_pattern(text: str) -> Pattern:
-    """A pattern ready to match; a malformed one matches as far as it makes sense."""
+def compile_pattern(text: str, *, negates: bool = False) -> Pattern:
+    """A pattern ready to match; a malformed one matches as far as it makes sense.
+
+    With `negates`, `[!ab]` and `[^ab]` are the other characters of a segment: so it is in the
+    patterns of hashFiles, and not in filters.
+    """
     negative = text.startswith("!")
     body = text[1:] if negative else text
     if not any(character in body for character in "*?+[\\"):
         return Pattern(negative, body)
-    pattern = Pattern(negative, None)
+    pattern = Pattern(negative, None, negates)
     position = 0
     while position < len(body):
         position = _add_place(pattern, body, position)
@@ -130,7 +135,7 @@ def _add_place(pattern: Pattern, body: str, position: int) -> int:
     if character == "[":
         end = body.find("]", position + 1)
         if end > position + 1:
-            places.append(_class_of(body[position + 1 : end]))
+            places.append(_class_of(body[position + 1 : end], pattern.negates))
             return end + 1
     if character == "\\" and position + 1 < len(body):
         position += 1
@@ -139,8 +144,10 @@ def _add_place(pattern: Pattern, body: str, position: int) -> int:
     return position + 1
 
 
-def _class_of(inside: str) -> _Class:
-    characters: set[str] = set()
+def _class_of(inside: str, negates: bool) -> _Class:  # noqa: FBT001 -- of one call each
+    negated = negates and len(inside) > 1 and inside[0] in "!^"
+    characters: set[str] = {"/"} if negated else set()
+    inside = inside[1:] if negated else inside
     ranges: list[tuple[str, str]] = []
     position = 0
     while position < len(inside):
@@ -150,7 +157,7 @@ def _class_of(inside: str) -> _Class:
         else:
             characters.add(inside[position])
             position += 1
-    return _Class(frozenset(characters), tuple(ranges))
+    return _Class(frozenset(characters), tuple(ranges), negated=negated)
 
 
 def selects(patterns: Iterable[str], name: str) -> bool:

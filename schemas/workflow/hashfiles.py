@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable
 
 from schemas.late import dataclass
+from schemas.workflow.errors import ExpressionError
 from schemas.workflow.filters import Pattern, compile_pattern
 
 
@@ -47,6 +48,18 @@ class HashPatterns:
         return selected
 
 
+def check_patterns(patterns: Iterable[str]) -> None:
+    """Raises ExpressionError for a pattern that leads elsewhere, as GitHub's globs refuse it."""
+    for line in (line.strip() for text in patterns for line in text.split("\n")):
+        segments = [segment for segment in line.lstrip("! ").split("/") if segment]
+        if not line.startswith("#") and (".." in segments or "." in segments[1:]):
+            raise ExpressionError(
+                "evaluation",
+                f"hashFiles: '.' and '..' are not allowed in the pattern '{line}'; "
+                "it is counted from the workspace",
+            )
+
+
 def _rule(text: str, workspace: str) -> _Rule | None:
     negative = False
     while text.startswith("!"):
@@ -61,7 +74,10 @@ def _rule(text: str, workspace: str) -> _Rule | None:
         return _Rule(negative, (compile_pattern("**"),))
     translated = "/".join(map(_segment, segments))
     below = translated if translated.endswith("**") else translated + "/**"
-    return _Rule(negative, (compile_pattern(translated), compile_pattern(below)))
+    return _Rule(
+        negative,
+        (compile_pattern(translated, negates=True), compile_pattern(below, negates=True)),
+    )
 
 
 def _segment(segment: str) -> str:

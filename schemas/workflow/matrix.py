@@ -8,7 +8,7 @@ from math import prod
 from typing import TypeAlias
 
 from schemas.workflow.errors import LanguageError
-from schemas.workflow.expressions.values import Value, equal, to_string
+from schemas.workflow.expressions.values import Value, equal, fold_case, to_string
 
 LEGS_MAX = 256
 # Combinations before `exclude`: enough for every sensible matrix, and a bound on the work.
@@ -27,13 +27,13 @@ def expand_matrix(matrix: Value) -> tuple[Leg, ...]:
     """The legs of an evaluated matrix, in order: combinations first, then what include adds."""
     if not isinstance(matrix, dict):
         raise MatrixError("the matrix must be an object of lists")
-    include = _objects(matrix.get("include"), "include")
-    exclude = _objects(matrix.get("exclude"), "exclude")
     vectors = {
         name: _vector(name, values)
         for name, values in matrix.items()
         if name not in ("include", "exclude")
     }
+    include = _spelt(_objects(matrix.get("include"), "include"), vectors)
+    exclude = _spelt(_objects(matrix.get("exclude"), "exclude"), vectors)
     combinations = prod(len(values) for values in vectors.values())
     if combinations > COMBINATIONS_MAX:
         raise MatrixError(f"the matrix has more than {COMBINATIONS_MAX} combinations")
@@ -59,6 +59,16 @@ def _objects(value: Value, name: str) -> list[dict[str, Value]]:
         if len(objects) == len(value):
             return objects
     raise MatrixError(f"'{name}' of the matrix must be a list of objects")
+
+
+def _spelt(
+    items: list[dict[str, Value]], vectors: Mapping[str, list[Value]]
+) -> list[dict[str, Value]]:
+    """The entries with their names as the vectors have them: names ignore case."""
+    names = {fold_case(name): name for name in vectors}
+    return [
+        {names.get(fold_case(name), name): value for name, value in item.items()} for item in items
+    ]
 
 
 def _vector(name: str, values: Value) -> list[Value]:

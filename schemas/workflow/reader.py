@@ -385,6 +385,10 @@ def _shown(tag: str) -> str:
 def _yaml_hint(problem: str) -> str | None:
     if "mapping values are not allowed" in problem:
         return "a text with ': ' in it must be quoted"
+    if "did not find expected key" in problem or "block end" in problem:
+        return "keys of one mapping start in the same column, and so do items of one list"
+    if "unexpected end of stream" in problem or "quoted scalar" in problem:
+        return "a quote is not closed"
     if "cannot start any token" in problem:
         return "tabs cannot indent, and @, ` and % must be quoted at the start of a text"
     return None

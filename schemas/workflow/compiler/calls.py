@@ -157,7 +157,8 @@ class Linker:
 def _target(uses: str, source: Source) -> tuple[Source, str] | None:
     """The file that a call means, seen from a file of `source`."""
     if uses.startswith("./"):
-        return source, uses.removeprefix("./")
+        # with a ref it is refused by itself, and needs not be looked for
+        return None if "@" in uses else (source, uses.removeprefix("./"))
     location, at, ref = uses.partition("@")
     owner, _, rest = location.partition("/")
     name, _, path = rest.partition("/")

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from schemas.late import dataclass
+from schemas.workflow.compiler.hints import context_hint, expression_hint
 from schemas.workflow.contexts import AVAILABILITY, RESTRICTED_FUNCTIONS, Availability
 from schemas.workflow.errors import ExpressionError, Problem, located
 from schemas.workflow.expressions.functions import FUNCTIONS, STATUS_FUNCTIONS
@@ -26,10 +27,25 @@ from schemas.workflow.expressions.template import (
     parse_template,
 )
 from schemas.workflow.expressions.values import Value, to_string
-from schemas.workflow.reader import MappingNode, Node, ScalarNode, SequenceNode, key_text, plain
+from schemas.workflow.reader import (
+    MappingNode,
+    Node,
+    ScalarNode,
+    SequenceNode,
+    key_text,
+    plain,
+    resolve,
+)
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 IDENTIFIER_CHARACTERS_MAX = 100
+_KEY_HINTS: dict[str | tuple[str, str], str] = {
+    "<<": "there are no merge keys; an alias may stand for a whole value: env: *name",
+    **{
+        ("a workflow", name): f"it belongs to a job: jobs.<id>.{name}"
+        for name in ("steps", "runs-on", "needs", "strategy", "if", "container", "services")
+    },
+}
 INSERT_KEY = "${{ insert }}"
 GUESSED_AMONG_MAX = 500
 GUESSES_MAX = 50
@@ -133,7 +149,7 @@ class Check:
         self.report(
             node,
             f"'{name}' is not a key of {what}; expected one of: {', '.join(sorted(allowed))}",
-            hint=self.guess(name, allowed),
+            hint=_KEY_HINTS.get((what, name)) or _KEY_HINTS.get(name) or self.guess(name, allowed),
             rule="unknown-key",
         )
 
@@ -180,7 +196,11 @@ class Check:
             return scalar.value
         whole = self._whole(scalar, what, key)
         if whole is None:
-            self.report(scalar, f"{what} must be true or false, not '{scalar.text}'")
+            self.report(
+                scalar,
+                f"{what} must be true or false, not '{scalar.text}'",
+                hint=_unquoted(scalar, scalar.text in ("true", "false")),
+            )
         return whole or False
 
     def number(self, node: Node, what: str, *, key: str | None = None) -> float | int | str | None:
@@ -192,7 +212,11 @@ class Check:
             return scalar.value
         whole = self._whole(scalar, what, key)
         if whole is None:
-            self.report(scalar, f"{what} must be a number, not '{scalar.text}'")
+            self.report(
+                scalar,
+                f"{what} must be a number, not '{scalar.text}'",
+                hint=_unquoted(scalar, isinstance(resolve(scalar.text), (int, float))),
+            )
         return whole
 
     def _whole(self, node: ScalarNode, what: str, key: str | None) -> str | None:
@@ -300,7 +324,12 @@ class Check:
         try:
             template = parse_template(text)
         except ExpressionError as error:
-            self.report(self.place(node, text, error.offset), error.message, rule="expression")
+            self.report(
+                self.place(node, text, error.offset),
+                error.message,
+                hint=expression_hint(text, error),
+                rule="expression",
+            )
             return None
         if template.directive and not directive:
             self.report(node, "${{ insert }} may only stand as a name", rule="expression")
@@ -328,7 +357,9 @@ class Check:
             template = condition_expressions(text)
         except ExpressionError as error:
             offset = error.offset + (0 if OPEN in text else len(text) - len(text.lstrip()))
-            self.report(self.place(scalar, text, offset), error.message, rule="expression")
+            hint = expression_hint(text if OPEN in text else text.strip(), error)
+            place = self.place(scalar, text, offset)
+            self.report(place, error.message, hint=hint, rule="expression")
             return None
         if template.directive:
             self.report(node, "${{ insert }} may only stand as a name", rule="expression")
@@ -369,7 +400,7 @@ class Check:
                 located(
                     f"Unrecognized named-value: '{name}'", reference.offset, part.expression.text
                 ),
-                hint=f"available here: {', '.join(sorted(row.contexts))}",
+                hint=context_hint(reference.context, row),
                 rule="context",
             )
 
@@ -424,6 +455,10 @@ class Check:
         found += offset - opening if "\n" not in text[opening:offset] else 0
         line = bisect_right(self._line_starts, found)
         return (line, found - self._line_starts[line - 1] + 1)
+
+
+def _unquoted(node: ScalarNode, fits: bool) -> str | None:  # noqa: FBT001 -- of one call each
+    return f"without quotes: {node.text}" if node.style in ("'", '"') and fits else None
 
 
 def _spelt(expression: Expression, offset: int, length: int) -> str:

@@ -117,19 +117,19 @@ def _excluded(check: Check, job: JobPlan, node: MappingNode) -> None:
 
 
 def _excluded_item(check: Check, matrix: Mapping[str, Value], item: MappingNode) -> None:
-    names = [name for name in matrix if name not in ("include", "exclude")]
+    names = {name.lower(): name for name in matrix if name not in ("include", "exclude")}
     for key, value in item.entries:
         if OPEN in key.text or any(OPEN in name for name in names):
             continue
-        if key.text not in names:
+        if key.text.lower() not in names:
             check.warn(
                 key,
                 f"'{key.text}' is not in the matrix, so this entry excludes nothing",
-                hint=check.guess(key.text, names) or "",
+                hint=check.guess(key.text, names.values()) or "",
                 rule="matrix",
             )
             continue
-        vector = matrix[key.text]
+        vector = matrix[names[key.text.lower()]]
         if (
             isinstance(value, ScalarNode)
             and isinstance(vector, list)

@@ -39,7 +39,7 @@ def read_triggers(check: Check, node: Node) -> Triggers:
             reader.named(item)
     else:
         reader.named(node)
-    if not reader.events:
+    if not reader.events and not reader.unknown:
         check.report(node, "on: lists no event", hint="for instance on: push")
     return Triggers(
         events=tuple(reader.events),
@@ -62,11 +62,13 @@ class _Reader:
         self.call_inputs: dict[str, InputPlan] = {}
         self.call_secrets: dict[str, bool] = {}
         self.call_outputs: dict[str, str] = {}
+        self.unknown = 0
 
     def known(self, node: Node, name: str) -> bool:
         """Whether an event exists; says so if not."""
         if name in EVENTS:
             return True
+        self.unknown += 1
         self.check.report(
             node, f"'{name}' is not an event", hint=self.check.guess(name, EVENTS), rule="events"
         )
@@ -278,6 +280,7 @@ class _Reader:
         allowed = CALL_INPUT_KEYS if call else DISPATCH_INPUT_KEYS
         spec = check.fields(node, f"the input '{name}'", allowed)
         kind = "string"
+        before = len(check.problems)
         if "type" in spec:
             kind = self._input_type(spec["type"][1], CALL_TYPES if call else DISPATCH_TYPES)
         elif call and isinstance(node, MappingNode):
@@ -287,7 +290,8 @@ class _Reader:
         if "default" in spec:
             default = self._default(kind, spec["default"][1], call=call)
         options = self._choices(spec["options"][1]) if "options" in spec else ()
-        self._options(kind, node, spec, options, default)
+        if kind != "string" or len(check.problems) == before:
+            self._options(kind, node, spec, options, default)
         return InputPlan(
             type=cast("InputType", kind),
             description=check.text_of(spec["description"][1], "description")

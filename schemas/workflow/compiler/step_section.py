@@ -27,7 +27,7 @@ BUILT_IN_SHELLS = ("bash", "sh", "pwsh", "powershell", "cmd", "python", "node")
 def read_steps(check: Check, node: Node) -> tuple[StepPlan, ...]:
     """The steps of a job, each with an id of its own."""
     if not isinstance(node, SequenceNode):
-        check.report(node, "steps must be a list")
+        check.report(node, "steps must be a list", hint="each step begins with '- '")
         return ()
     ids: dict[str, int] = {}
     found = [_read_step(check, item, ids) for item in node.items]
@@ -64,6 +64,8 @@ def _read_step(
             first = "uses"
     allowed = USES_KEYS if first == "uses" else RUN_KEYS
     what = "a step that uses an action" if first == "uses" else "a step that runs a script"
+    if "run" in names and "uses" in names:
+        what += " (a step does one of the two: make two steps of it)"
     fields = check.fields(node, what, allowed if first else RUN_KEYS | USES_KEYS)
     if "run" not in fields and "uses" not in fields:
         missing = first or "run"
@@ -88,7 +90,11 @@ def _read_step(
 def _plan(check: Check, node: Node, step_id: str, fields: dict[str, Field], made: _Ids) -> StepPlan:
     get, row = fields.get, check.steps_row
     run = uses = name = shell = directory = condition = None
-    if entry := get("run"):
+    if (entry := get("run")) and isinstance(entry[1], SequenceNode):
+        check.report(
+            entry[1], "run must be a text, not a list", hint="write `run: |` and the lines below it"
+        )
+    elif entry:
         run = check.text_of(entry[1], "run", key=row + "run")
     if entry := get("uses"):
         uses = _uses(check, entry[1])

@@ -23,6 +23,7 @@ OPERANDS_MAX = 255
 RESULT_CHARACTERS_MAX = 1 << 20
 JSON_DEPTH_MAX = 100
 _DIGITS = re.compile(r"[0-9]+")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 STATUS_FUNCTIONS = frozenset({"success", "failure", "always", "cancelled"})
 
 
@@ -101,6 +102,17 @@ def _from_json(scope: Scope, operands: list[Node]) -> Value:
     except (ValueError, RecursionError) as error:
         raise failed(f"Error parsing fromJSON input: {error}") from None
     _check_depth(value)
+    return _without_halves(value) if _HALF.search(text) else value
+
+
+def _without_halves(value: Value) -> Value:
+    """The value with U+FFFD for each half of a surrogate pair: no text can be written with one."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_without_halves(item) for item in value]
+    if isinstance(value, dict):
+        return {str(_without_halves(name)): _without_halves(item) for name, item in value.items()}
     return value
 
 

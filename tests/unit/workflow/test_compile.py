@@ -170,8 +170,9 @@ def test_all_problems_are_reported_at_once_with_their_places() -> None:
         "7:23: Unrecognized named-value: 'needz'. Located at position 1 within expression: needz.x",
         "10:33: The expression is not closed. An unescaped ${{ sequence was found, but the closing "
         "}} sequence was not found.",
-        "11:9: 'uses' is not a key of a step that runs a script; expected one of: "
-        "continue-on-error, env, id, if, name, run, shell, timeout-minutes, working-directory",
+        "11:9: 'uses' is not a key of a step that runs a script (a step does one of the two: "
+        "make two steps of it); expected one of: continue-on-error, env, id, if, name, run, "
+        "shell, timeout-minutes, working-directory",
         "13:5: Required property is missing: runs-on",
         "13:12: Job 'b' depends on unknown job 'c'",
     ]

@@ -128,6 +128,13 @@ def test_results_are_limited(text: str) -> None:
         evaluate(text, {})
 
 
+def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
+    """No file and no message can hold one; whole pairs are one character."""
+    value = evaluate(r"""fromJSON('{"a\ud800": ["x\uDC00y", "\ud83d\ude00"]}')""", {})
+
+    assert value == {"a\ufffd": ["x\ufffdy", "\U0001f600"]}
+
+
 def test_deep_json_is_refused() -> None:
     """A value nested without end would break whoever walks it."""
     with pytest.raises(ExpressionError, match="nested deeper"):

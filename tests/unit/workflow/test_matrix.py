@@ -74,6 +74,19 @@ def test_a_bad_matrix_says_why(matrix: Value, message: str) -> None:
         expand_matrix(matrix)
 
 
+def test_names_in_include_and_exclude_ignore_case() -> None:
+    """An entry for `os` is about the vector `OS`, whose spelling the legs have."""
+    legs = expand_matrix(
+        {
+            "OS": ["linux", "mac"],
+            "exclude": [{"os": "mac"}],
+            "include": [{"Os": "linux", "fast": True}, {"oS": "bsd"}],
+        }
+    )
+
+    assert legs == ({"OS": "linux", "fast": True}, {"OS": "bsd"})
+
+
 @pytest.mark.parametrize(
     ("leg", "name"),
     [

@@ -8,8 +8,9 @@ import textwrap
 import pytest
 
 from schemas.workflow.compile import compile_workflow
+from schemas.workflow.errors import ExpressionError
 from schemas.workflow.expressions.values import Value
-from schemas.workflow.hashfiles import HashPatterns, combined_digest
+from schemas.workflow.hashfiles import HashPatterns, check_patterns, combined_digest
 from schemas.workflow.plan import WorkflowPlan
 from schemas.workflow.plan_json import PlanFormatError, plan_from_json, plan_to_json
 from schemas.workflow.secrets import (
@@ -102,6 +103,10 @@ def test_the_repositorys_secrets_are_found_through_callers() -> None:
         (["# comment", ""], []),
         (["**.go"], []),
         (["a/**/b/**"], ["a/b/package-lock.json"]),
+        (["[!a-b]*"], ["package-lock.json", "c+d!.txt"]),
+        (["a/[^x].go", "[^c]ackage-loc[!abc].json"], ["package-lock.json"]),
+        (["a[!x]x.go"], []),
+        (["c+d[!].txt"], ["c+d!.txt"]),
     ],
 )
 def test_hash_patterns_select_files(patterns: list[str], selected: list[str]) -> None:
@@ -110,6 +115,14 @@ def test_hash_patterns_select_files(patterns: list[str], selected: list[str]) ->
     wanted = HashPatterns(patterns, workspace="/work")
 
     assert [path for path in files if wanted.matches(path)] == selected
+
+
+@pytest.mark.parametrize("pattern", ["../x", "a/../b", "!a/./b", "x\n  a/.."])
+def test_hash_patterns_do_not_lead_elsewhere(pattern: str) -> None:
+    """As GitHub's globs have it: `./` may only begin a pattern."""
+    with pytest.raises(ExpressionError, match="are not allowed in the pattern"):
+        check_patterns([pattern])
+    check_patterns(["./a", "# ../x", ".hidden/..a", ""])
 
 
 def test_no_files_have_no_hash() -> None:
