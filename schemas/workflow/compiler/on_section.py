@@ -83,6 +83,8 @@ class _Reader:
                 return
             if name == "schedule":
                 self.check.warn(node, "schedule without a cron never runs", rule="events")
+            if name == "workflow_run":
+                self._any_workflow(node)
             self.events.append(EventPlan(event=name, line=node.line))
 
     def configured(self, name: str, name_node: ScalarNode, value: Node) -> None:
@@ -99,6 +101,8 @@ class _Reader:
         elif not empty:
             self.events.append(self._event(EVENTS[name], name_node, value))
             return
+        elif name == "workflow_run":
+            self._any_workflow(name_node)
         self.events.append(EventPlan(event=name, line=name_node.line))
 
     def _event(self, rule: EventRule, name_node: ScalarNode, value: Node) -> EventPlan:
@@ -115,6 +119,8 @@ class _Reader:
                     hint=f"use '!' patterns in '{one}'",
                     rule="events",
                 )
+        if "workflows" in allowed and "workflows" not in found:
+            self._any_workflow(name_node)
         return EventPlan(
             event=rule.event,
             types=self._types(rule, found.get("types")),
@@ -128,6 +134,14 @@ class _Reader:
             if "workflows" in found
             else (),
             line=name_node.line,
+        )
+
+    def _any_workflow(self, node: Node) -> None:
+        self.check.warn(
+            node,
+            "workflow_run names no workflows, so the end of every other one starts this one",
+            hint="workflows: [CI]",
+            rule="events",
         )
 
     def _types(self, rule: EventRule, entry: Field | None) -> tuple[str, ...]:

@@ -146,8 +146,12 @@ def test_a_line_that_is_no_case_is_answered_too(line: bytes) -> None:
     assert second == {"value": 1, "kind": "Number"}
 
 
-def test_half_a_surrogate_pair_can_be_printed() -> None:
-    """JSON lets one in; UTF-8 cannot hold it."""
-    text = "fromJSON('\"\\ud800\"')"
-    assert json.loads(run(text).output) == "\ud800"
-    assert run(text, "--raw").exit_code == 0
+def test_half_a_surrogate_pair_can_be_printed(tmp_path: Path) -> None:
+    """JSON lets one in, by an expression or a file of contexts; UTF-8 cannot hold it."""
+    context = tmp_path / "context.json"
+    context.write_text('{"env": {"half": "\\ud800"}}')
+
+    assert json.loads(run("fromJSON('\"\\ud800\"')").output) == "\ufffd"
+    found = run("env.half", "--context", str(context))
+    assert ascii(json.loads(found.output)) == ascii("\ud800")
+    assert run("env.half", "--context", str(context), "--raw").exit_code == 0
