@@ -191,7 +191,8 @@ class _Parser:
         node = self._primary()
         if not (token.kind == "name" or (token.kind == "op" and token.text == "(")):
             return node
-        named = isinstance(node, Name)
+        # In parentheses the name has been noted where it stands.
+        named = token.kind == "name" and isinstance(node, Name)
         depth = self.depth
         while operator := self._accept(".", "["):
             index = self._dereference(operator)

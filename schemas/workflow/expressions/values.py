@@ -23,7 +23,9 @@ _PREFIXED_DIGITS = {
 }
 _INFINITE = {"Infinity": math.inf, "+Infinity": math.inf, "-Infinity": -math.inf}
 _DIGITS_EXACT_MAX = 15
-_JS_FIXED_MAX = 1e21
+# JavaScript writes out a number below 1e21, and one from 1e-6 on.
+_JS_FIXED_DIGITS_MAX = 21
+_JS_ZEROS_MAX = -6
 _EXACT_MAX = 1 << 53
 
 
@@ -180,52 +182,62 @@ def has_property(container: dict[str, Value], name: str) -> bool:
     return any(fold_case(key) == folded for key in container)
 
 
-def to_json(value: Value) -> str:
-    """JSON indented by two spaces, as `toJSON` prints it."""
-    return json.dumps(_for_json(value), ensure_ascii=False, indent=2)
-
-
-class _Verbatim(float):
-    """A float whose JSON text is chosen by us; the standard encoder calls its repr."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return _js_number(float(self))
+def to_json(value: Value, indent: str = "\n") -> str:
+    """JSON indented by two spaces, as `toJSON` prints it, numbers by JavaScript's rule."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list) and value:
+        inner = indent + "  "
+        items = ",".join(inner + to_json(item, inner) for item in value)
+        return f"[{items}{indent}]"
+    if isinstance(value, dict) and value:
+        inner = indent + "  "
+        items = ",".join(
+            f"{inner}{json.dumps(name, ensure_ascii=False)}: {to_json(item, inner)}"
+            for name, item in value.items()
+        )
+        return f"{{{items}{indent}}}"
+    if isinstance(value, (list, dict)):
+        return "[]" if isinstance(value, list) else "{}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and -_EXACT_MAX <= value <= _EXACT_MAX:
+        return str(value)
+    number = float(value)  # all numbers of the language are doubles
+    return _js_number(number) if math.isfinite(number) else "null"
 
 
 def _js_number(number: float) -> str:
-    text = float.__repr__(number)
-    mantissa, mark, exponent = text.partition("e")
-    if not mark:
-        return text
-    return f"{mantissa}e{exponent[0] if exponent[0] == '-' else '+'}{exponent.lstrip('+-0') or 0}"
-
-
-def _for_json(value: Value) -> Value:
-    if isinstance(value, int) and not -_EXACT_MAX <= value <= _EXACT_MAX:
-        value = float(value)  # all numbers of the language are doubles
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        if value.is_integer() and abs(value) < _JS_FIXED_MAX:
-            return int(value)
-        return _Verbatim(value) if "e" in float.__repr__(value) else value
-    if isinstance(value, list):
-        return [_for_json(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _for_json(item) for key, item in value.items()}
-    return value
+    """A finite number by JavaScript's rule: the shortest digits, an exponent from 1e21 on."""
+    if number == 0:
+        return "0"
+    mantissa, _, exponent = float.__repr__(abs(number)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits))
+    text = digits.rstrip("0")
+    if 0 < point <= _JS_FIXED_DIGITS_MAX:
+        text = text.ljust(point, "0")
+        text = text if len(text) == point else f"{text[:point]}.{text[point:]}"
+    elif _JS_ZEROS_MAX < point <= 0:
+        text = f"0.{'0' * -point}{text}"
+    else:
+        fraction = f".{text[1:]}" if len(text) > 1 else ""
+        text = f"{text[0]}{fraction}e{point - 1:+d}"
+    return f"-{text}" if number < 0 else text
 
 
 def merged_pairs(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
-    """An object from JSON pairs: of names that differ only in case the first one stays."""
+    """An object from JSON pairs.
+
+    Of equal names the last one counts; of names that differ only in case the first one stays.
+    """
     result = dict(pairs)
     if len({fold_case(name) for name in result}) == len(pairs):
         return result
     first: dict[str, Value] = {}
     seen: set[str] = set()
-    for name, value in pairs:
+    for name, value in result.items():
         folded = fold_case(name)
         if folded not in seen:
             seen.add(folded)

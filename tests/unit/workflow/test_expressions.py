@@ -128,6 +128,41 @@ def test_results_are_limited(text: str) -> None:
         evaluate(text, {})
 
 
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("0.1", "0.1"),
+        ("-0", "0"),
+        ("1e21", "1e+21"),
+        ("123456789012345680000", "123456789012345680000"),
+        ("-1.5e300", "-1.5e+300"),
+        ("0.00001", "0.00001"),
+        ("0.000001", "0.000001"),
+        ("1.25e-7", "1.25e-7"),
+        ("9007199254740993", "9007199254740992"),
+        ("12.50", "12.5"),
+        ("1e400", "null"),
+    ],
+)
+def test_a_number_in_json_is_that_of_javascript(number: str, text: str) -> None:
+    """Also where Python would write an exponent, or all digits of a double."""
+    assert evaluate(f"toJSON(fromJSON('[{number}]'))", {}) == f"[\n  {text}\n]"
+
+
+@pytest.mark.parametrize("text", ["(x)", "(x).a", "((x)).a", "toJSON((x).a) && (x).a", "(x)['a']"])
+def test_a_context_may_stand_in_parentheses(text: str) -> None:
+    """Alone or with what it is asked for outside of them."""
+    assert evaluate(text, {"x": {"a": 1}}) in ({"a": 1}, 1)
+    assert next(reference.context for reference in parse_expression(text).references) == "x"
+
+
+def test_of_equal_names_in_json_the_last_counts_and_of_like_ones_the_first() -> None:
+    """A name keeps its first place and spelling."""
+    text = """toJSON(fromJSON('{"a": 1, "b": 2, "a": 3, "A": 4}'))"""
+
+    assert evaluate(text, {}) == '{\n  "a": 3,\n  "b": 2\n}'
+
+
 def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
     """No file and no message can hold one; whole pairs are one character."""
     value = evaluate(r"""fromJSON('{"a\ud800": ["x\uDC00y", "\ud83d\ude00"]}')""", {})
