@@ -141,6 +141,8 @@ def evaluate_template(
     if OPEN not in text:
         return text
     template = parse_template(text)
+    if template.directive:
+        raise ExpressionError("parsing", "The directive 'insert' may only stand as a name")
     for part in template.expressions:
         check_available(part.expression, contexts, status=status, hash_files=hash_files)
     texts = [

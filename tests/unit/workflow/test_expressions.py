@@ -220,6 +220,15 @@ def test_a_text_that_is_no_number_is_nan(text: str) -> None:
     assert math.isnan(parse_number(text))
 
 
+def test_the_directive_insert_has_no_value_of_its_own() -> None:
+    """It stands as a name in an object, nowhere else."""
+    for text in ("${{ insert }}", "${{insert}}"):
+        with pytest.raises(ExpressionError, match="may only stand as a name"):
+            evaluate_template(text, {})
+        with pytest.raises(ExpressionError, match="may only stand as a name"):
+            evaluate_value([text], {})
+
+
 def test_a_template_replaces_each_expression() -> None:
     """Braces in strings do not end an expression, and there may be several."""
     text = "a ${{ '}}' }} b ${{ github.ref }}${{env.A}} $ {{ x }}"
