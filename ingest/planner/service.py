@@ -292,6 +292,8 @@ class PlannerService:
             configured,
             # of what it replaces: deliveries that wait behind this one give the same event
             event_id=event_id("RepositoryConfigured", work.repository, configured.event_id, name),
+            # those it began with may have been changed since, and are kept apart
+            variables={},
             occurred_at=self._clock.now_ms(),
             caused_by=work.event_id,
             delivery_id=work.delivery_id,

@@ -65,6 +65,13 @@ class UploadArtifact:
         warn_unexpected(context, _UPLOAD_INPUTS)
         given = given_inputs(context)
         name = given.get("name") or "artifact"
+        if context.masker.contains(name):
+            # it would stand in an event and on pages; masked, two of them would be one
+            raise ActionError(
+                "the artifact's name has a secret in it, and names are read by everybody: choose "
+                "another `name`",
+                "user.bad_input",
+            )
         absent = (given.get("if-no-files-found") or "warn").lower()
         level = given.get("compression-level") or str(_LEVEL)
         if absent not in _NOT_FOUND or level not in _LEVELS:

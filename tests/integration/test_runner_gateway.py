@@ -26,6 +26,7 @@ from runner.signing import ATTEMPT_HEADER, EPOCH_HEADER, SIGNATURE_HEADER, Askin
 from schemas.events import JobFinished, RunPlanned, SecretsReleased
 from schemas.lanes import Assignment
 from schemas.streams import Heartbeat
+from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import StepPlan
 from tests.integration.runner_fixtures import driver, open_home
 from tests.support.eventually import eventually
@@ -56,7 +57,10 @@ class Site:
     ) -> tuple[JobFinished, Log, Assignment]:
         """Run an assigned job to its end."""
         github = {**GITHUB, "repository": repository, "sha": sha or GITHUB["sha"]}
-        contexts = {"github": {**github, **values.pop("github", {})}}  # type: ignore[dict-item]
+        contexts = {
+            "github": {**github, **values.pop("github", {})},  # type: ignore[dict-item]
+            **values.pop("contexts", {}),  # type: ignore[dict-item]
+        }
         assignment = self.driver.assignment(
             self.boot, steps, repository=repository, contexts=contexts, **values
         )
@@ -347,6 +351,98 @@ def test_a_secret_is_released_used_and_masked(site: Site, repository: tuple[str,
     [fact] = eventually(lambda: site.driver.of(assignment, SecretsReleased), what="the release")
     assert fact.names == ("PASSPHRASE",)
     assert "NONE" in fact.refused
+
+
+def test_no_secret_leaves_a_job_by_any_way_out(site: Site, repository: tuple[str, Path]) -> None:
+    """Names, groups, annotations, summary, outputs, artifact names and errors; derived ones too."""
+    inner = "inner-pass-word"
+    site.vault.set_secret(repository[0], "PASSPHRASE", SECRET)
+    site.vault.set_secret(repository[0], "CONFIG", json.dumps({"password": inner}))
+    say = (
+        'echo "$P $D"; echo "::group::open $P"; echo ::endgroup::\n'
+        'echo "::error file=$P.py,line=3,title=about $D::it is $P"; echo "::notice::$D"\n'
+        'echo "# $P and $D" >> $GITHUB_STEP_SUMMARY; echo "o=$P" >> $GITHUB_OUTPUT; echo x > f\n'
+    )
+    env: dict[str, Value] = {"P": "${{ secrets.PASSPHRASE }}", "D": "${{ secrets.DERIVED }}"}
+    steps = (
+        StepPlan(id="say", name="Use ${{ secrets.PASSPHRASE }}", run=say, env=env),
+        StepPlan(id="up", name="Up ${{ secrets.DERIVED }}", uses="actions/upload-artifact@v4",
+                 with_={"name": "of-${{ secrets.DERIVED }}", "path": "f"},
+                 continue_on_error=True),
+        StepPlan(id="bad", name="Bad", run="true",
+                 env={"X": "${{ fromJSON(format('{0}{1}', secrets.PASSPHRASE, '{')) }}"}),
+    )  # fmt: skip
+    maps = [
+        {"values": {"PASSPHRASE": "${{ secrets.PASSPHRASE }}",
+                    "DERIVED": "${{ fromJSON(secrets.CONFIG).password }}"}, "contexts": {}}
+    ]  # fmt: skip
+
+    finished, log, assignment = site.run(
+        steps, repository[0], secrets=("CONFIG", "PASSPHRASE"),
+        contexts={"secret_maps": maps}, plan={"outputs": {"o": "${{ steps.say.outputs.o }}"}},
+    )  # fmt: skip
+
+    texts = "\n".join(line.text for line in log.lines())
+    told = repr([event for event in site.driver.events if event.job_id == assignment.job_id])
+    assert texts.count("***") >= 4, texts
+    assert finished.summary.strip() == "# *** and ***"
+    assert finished.outputs == {}
+    assert [remark.title for remark in finished.annotations if remark.title] == ["about ***"]
+    assert "Use ***" in told
+    assert "a secret in it" in texts
+    for secret in (SECRET, inner):
+        for form in (secret, base64.b64encode(secret.encode()).decode()[:12]):
+            assert form not in texts
+            assert form not in told
+
+
+def test_an_environments_secrets_are_for_jobs_of_that_environment(
+    site: Site, repository: tuple[str, Path]
+) -> None:
+    """By the name in the assignment's decision, whatever the runner says; the nearest wins."""
+    name = repository[0]
+    site.vault.set_secret("", "WHERE", "everywhere")
+    site.vault.set_secret(name, "WHERE", "repository")
+    site.vault.set_secret(name, "WHERE", "production", environment="production")
+    site.vault.set_secret(name, "DEPLOY_KEY", "production-key", environment="production")
+    answers = {}
+    for environment in ("Production", "test", ""):
+        assignment = site.driver.assignment(site.tester, "true", repository=name)
+        site.driver.assigned(assignment, environment=environment)
+        answers[environment] = site.ask(assignment, "WHERE", "DEPLOY_KEY")[1]["secrets"]
+
+    assert answers == {
+        "Production": {"WHERE": "production", "DEPLOY_KEY": "production-key"},
+        "test": {"WHERE": "repository"},
+        "": {"WHERE": "repository"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("token", "fork", "released"),
+    [("tok-abcdef", False, {"GITHUB_TOKEN": "tok-abcdef"}), ("", False, {}), ("tok", True, {})],
+)
+def test_the_token_is_the_forges_and_empty_for_forks(
+    site: Site, token: str, released: dict[str, str], *, fork: bool
+) -> None:
+    """`github.token` and `secrets.GITHUB_TOKEN` have no other source."""
+    name = f"demo/token-{token or 'none'}"
+    register(site, name, "https://forge.example/x.git", token)
+    assignment = site.driver.assignment(site.tester, "true", repository=name)
+    if fork:
+        site.driver.append(
+            RunPlanned(
+                event_id="00000000-0000-5000-8000-00000000f0f0", repository=name,
+                run_id=assignment.run_id, workflow="w", workflow_name="w", run_name="w",
+                run_number=1, secrets_withheld="fork_event",
+            )
+        )  # fmt: skip
+    site.driver.assigned(assignment)
+
+    answer = site.ask(assignment, "GITHUB_TOKEN")[1]
+
+    assert answer["secrets"] == released
+    assert bool(answer["refused"]) != bool(released)
 
 
 def test_only_the_live_attempt_gets_an_answer(site: Site, repository: tuple[str, Path]) -> None:

@@ -49,7 +49,7 @@ class Shell:
         """Return a configuration of the repository."""
         return RepositoryConfigured(
             event_id=event_id, repository=NAME, provider="gitea", clone_url=str(self.git.bare),
-            default_branch=branch,
+            default_branch=branch, variables={"A": "1"},
         )  # fmt: skip
 
     def put(self, event: Event) -> None:
@@ -171,6 +171,9 @@ def test_a_default_branch_that_was_renamed_is_followed(shell: Shell) -> None:
 
     assert set(shell.indexes()[1:]) == {("refs/heads/trunk", new)}
     assert set(shell.default_branches()) == {"main", "trunk"}
+    # they are set and removed apart from it: what was there at the start must not come back
+    configured = [e for e in shell.events() if isinstance(e, RepositoryConfigured)]
+    assert {e.default_branch: e.variables for e in configured} == {"main": {"A": "1"}, "trunk": {}}
     assert set(shell.told) == {(NAME, "trunk")}
 
 
