@@ -20,8 +20,6 @@ from typing import Any
 
 from schemas.late import dataclass
 
-from schemas.late import dataclass
-
 PIECE_BYTES = 8 * 1024 * 1024
 EPOCH_MS = 6 * 60 * 60 * 1000
 #: Pieces of this many epochs ago, and older ones, are in nobody's upload any more. By the rule 2;
