@@ -4,6 +4,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Compiled modules are kept whatever the shell says: `make up` and the tests start hundreds of
+# processes, each of which would compile every module anew, half a second of processor time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 # The browser comes from the system's packages, everything else from the lock files.
 .PHONY: browser help up down status install install-dev test test-containers simulate fuzz bench lint format lock jars

@@ -45,6 +45,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: _forget(folder))
 
 
+#: Whose modules start real processes that all of their tests share.
+_SHARING = frozenset({"integration", "browser", "chaos"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of such a module to one worker: each would start its processes otherwise."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in _SHARING and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def _forget(folder: str) -> None:
     del os.environ[_ROOT]
     if "TAILRACE_KEEP" not in os.environ:

@@ -6,12 +6,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.bench import folding, idle, language, latency, logs, throughput
+from tests.bench import folding, idle, language, latency, local, logs, throughput
 from tests.bench.figures import Report
 from tests.support.stack import running
 
-PARTS = ("language", "latency", "throughput", "logs", "folding", "idle")
-ALONE = {"language", "folding"}
+PARTS = ("language", "local", "latency", "throughput", "logs", "folding", "idle")
+ALONE = {"language", "local", "folding"}
 RESULT = Path("bench-results") / "latest.json"
 
 
@@ -32,6 +32,8 @@ def main() -> None:
         folder.chmod(0o755)
         if "language" in parts:
             language.measure(report)
+        if "local" in parts:
+            local.measure(report, folder / "local")
         if set(parts) - ALONE:
             _with_stack(report, folder, parts, options)
         if "folding" in parts:

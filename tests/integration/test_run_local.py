@@ -153,6 +153,20 @@ def test_what_can_not_run_is_said(
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr
 
 
+def test_a_folder_without_workflows_is_named(tmp_path: Path) -> None:
+    """Whether it is a repository or not, with where workflows would be looked for."""
+    for name in ("plain", "repository"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "repository":
+            git(folder, "init", "-q")
+
+        done = run(folder)
+
+        words = f"{folder} has no workflow: they are read from .github/workflows and"
+        assert (done.returncode, words in done.stderr) == (4, True), done.stderr
+
+
 def test_a_broken_workflow_is_shown_with_its_places(tmp_path: Path) -> None:
     """As a run of the services shows it."""
     tree = a_tree(tmp_path / "broken", "on: push\njobs:\n  a: {runs-on: x, stepz: []}\n")

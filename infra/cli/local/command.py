@@ -200,6 +200,10 @@ def _planned(
     from ingest.mirrors import UnreachableError
 
     root = tree.root_of(request.folder)
+    if not any(path.is_file() for folder in tree.FOLDERS for path in root.glob(f"{folder}/*.y*ml")):
+        raise NotFoundError(
+            f"{root} has no workflow: they are read from {' and '.join(tree.FOLDERS)}"
+        )
     workflow = _workflow(request, root)
     snapshot = tree.take(root, home / "tree.git", now_ms=system.clock.now_ms())
     wanted = Wanted(
