@@ -12,18 +12,21 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from infra.metrics import JOBS_RUN, LOG_LINES
 from runner.actions import ActionError, is_remote
 from runner.environment import github_context, runner_context
-from runner.executors import Command
 from runner.executors.containers.job import JobContainers
 from runner.executors.containers.options import OptionError
-from runner.executors.containers.place import ContainerSetupError, ContainerWorkplace
-from runner.executors.containers.wanted import read_wanted
+from runner.executors.containers.place import ContainerSetupError
+from runner.executors.containers.setup import (
+    bring_up,
+    containers_for,
+    take_down,
+    workplace_for,
+)
 from runner.executors.host import HostWorkplace
 from runner.folders import JobFolders, Seat
 from runner.gateway_client import GatewayError
@@ -32,7 +35,7 @@ from runner.hashing import hash_files
 from runner.logs import Batch, LogPacker
 from runner.masking import Masker
 from runner.patience import Patience
-from runner.pump import AbandonedError, Ending, Ladder, Pump
+from runner.pump import AbandonedError, Ladder, Pump
 from runner.reports import JobReport, Reports, StepReport
 from runner.step_runner import StepRunner, step_name
 from runner.steps import (
@@ -194,91 +197,23 @@ class Attempt:
             deadline_ms=self._deadline_ms,
         )  # fmt: skip
         try:
-            workplace = self._workplace(plan, seat, folders, guard, pump)
+            workplace = workplace_for(plan, tools.engine, seat, folders, guard, pump)
         except ContainerSetupError as error:
             pump.close()
             seat.give_back(folders)
             return Ended(Conclusion.FAILURE, error.reason), str(error), {}
-        containers = self._containers_of(workplace)
+        containers = containers_for(
+            tools.engine, workplace,
+            mark=tools.identity.mark,
+            key=f"{assignment.job_id}@{assignment.attempt}:{assignment.boot_id}",
+            clock=tools.clock, say=self._say, is_ending=self._is_ending,
+        )  # fmt: skip
         try:
             return self._steps(plan, contexts, workplace, containers)
         finally:
             self._pump = None
-            self._remove(containers, workplace)
+            take_down(workplace, containers)
             workplace.close()
-
-    def _workplace(
-        self, plan: JobPlan, seat: Seat, folders: JobFolders, guard: Guard, pump: Pump
-    ) -> HostWorkplace:
-        engine = self._tools.engine
-        if engine is None or plan.container is None:
-            return HostWorkplace(seat, folders, guard, pump)
-        return ContainerWorkplace(seat, folders, guard, pump, engine)
-
-    def _containers_of(self, workplace: HostWorkplace) -> JobContainers | None:
-        engine, assignment = self._tools.engine, self.assignment
-        if engine is None:
-            return None
-
-        def run(argv: list[str], env: Mapping[str, str]) -> Ending:
-            workplace.start(
-                Command(
-                    argv=argv,
-                    env={**engine.environment, **env},
-                    cwd="/",
-                    step=0,
-                    on_command=lambda line: line,
-                    place="engine",
-                )
-            )
-            return workplace.wait()
-
-        def is_ending() -> bool:
-            self._look()
-            return self._ladder is not None
-
-        return JobContainers(
-            engine, workplace.folders,
-            mark=self._tools.identity.mark,
-            key=f"{assignment.job_id}@{assignment.attempt}:{assignment.boot_id}",
-            clock=self._tools.clock, say=self._say, run=run, is_ending=is_ending,
-        )  # fmt: skip
-
-    def _remove(self, containers: JobContainers | None, workplace: HostWorkplace) -> None:
-        if isinstance(workplace, ContainerWorkplace):
-            workplace.leave()
-        if containers is not None:
-            containers.remove()
-
-    def _make(
-        self,
-        plan: JobPlan,
-        machine: StepMachine,
-        workplace: HostWorkplace,
-        containers: JobContainers | None,
-    ) -> dict[str, Value]:
-        """Bring the job's containers up and return the `job` context.
-
-        Raises ContainerSetupError, OptionError or ExpressionError.
-        """
-        if containers is None:
-            return {}
-        folders, user = workplace.folders, workplace.folders.user
-        # without a container of their own steps run beside what a service leaves in a folder
-        is_safe = (
-            plan.container is not None
-            or containers.engine.rootless
-            or (containers.engine.maps_users(None if user is None else user.uid))
-        )
-        own = tuple(map(str, folders.parts())) if is_safe else ()
-        wanted = read_wanted(
-            plan, {**machine.contexts, "env": dict(machine.env)}, own,
-            any_options=containers.engine.any_options,
-        )  # fmt: skip
-        if wanted:
-            inside = workplace if isinstance(workplace, ContainerWorkplace) else None
-            containers.make(wanted, inside)
-        return containers.context()
 
     def _steps(
         self,
@@ -307,7 +242,7 @@ class Attempt:
         )  # fmt: skip
         machine.next_files = runner.next_files
         try:
-            job.update(self._make(plan, machine, workplace, containers))
+            job.update(bring_up(plan, machine, workplace, containers))
             runner.prepare(machine)
         except (ActionError, ContainerSetupError) as error:
             return self._not_set_up(machine, error.reason, str(error))
@@ -322,7 +257,7 @@ class Attempt:
                 self._run_step(machine, runner, step)
         if self._tools.on_steps is not None:
             self._tools.on_steps(self.assignment, _masked(machine.steps, self._masker))
-        self._remove(containers, workplace)
+        take_down(workplace, containers)
         for pid, name in workplace.sweep():
             self._say(f"Ended process {pid} ({name}), which a step had left running")
         return self._concluded(machine, step)
@@ -335,6 +270,10 @@ class Attempt:
         if interruption is not None:
             return Ended(interruption.conclusion, interruption.reason), "", {}
         return Ended(Conclusion.FAILURE, reason), message, {}
+
+    def _is_ending(self) -> bool:
+        self._look()
+        return self._ladder is not None
 
     def _next(self, machine: StepMachine) -> Ready | NotRun | Ended:
         self._look()

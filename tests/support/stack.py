@@ -31,6 +31,8 @@ class Stack:
             "TAILRACE_HOME": str(home),
             "TAILRACE_CACHE": str(cache_dir()),
             "NO_COLOR": "1",
+            # the machine's own engine is none of a test's business
+            "TAILRACE_CONTAINER_ENGINE": "none",
             **{f"TAILRACE_{name.upper()}": value for name, value in settings.items()},
         }
 

@@ -38,7 +38,8 @@ class EngineError(Exception):
 class Engine:
     """A working engine.
 
-    `rootless` says that a container's root is not the machine's. `environment` is that of the
+    `rootless` says that a container's root is not the machine's, `remapped` that it is nobody whom
+    the machine knows instead of the engine's own user. `environment` is that of the
     engine's program, which is the runner's own and never holds a variable of a job. With
     `any_options` a workflow may ask for what reaches beyond its containers.
     """
@@ -48,6 +49,7 @@ class Engine:
     version: str
     rootless: bool
     environment: Mapping[str, str]
+    remapped: bool = False
     any_options: bool = False
 
     def argv(self, *words: str) -> list[str]:
@@ -135,15 +137,15 @@ def _asked(program: str, environ: Mapping[str, str], *, any_options: bool) -> En
         info = json.loads(engine.call("info", "--format", "{{json .}}", timeout_s=DETECT_S))
     except ValueError as error:
         raise EngineError(f"its answer is no JSON: {error}") from error
-    kind, version, rootless = read_info(info)
+    kind, version, rootless, remapped = read_info(info)
     return Engine(
         program=program, kind=kind, version=version, rootless=rootless,
-        environment=engine.environment, any_options=any_options,
+        environment=engine.environment, remapped=remapped, any_options=any_options,
     )  # fmt: skip
 
 
-def read_info(info: Mapping[str, Any]) -> tuple[str, str, bool]:
-    """Return (kind, version, whether it is rootless) of what `info` said. Raises EngineError.
+def read_info(info: Mapping[str, Any]) -> tuple[str, str, bool, bool]:
+    """Return kind, version, `rootless` and `remapped` of what `info` said. Raises EngineError.
 
     Docker's program answers without its daemon too, but then names no version of a server. The
     `docker` of some distributions is podman.
@@ -153,10 +155,12 @@ def read_info(info: Mapping[str, Any]) -> tuple[str, str, bool]:
         version = (info.get("version") or {}).get("Version", "")
         if host.get("serviceIsRemote"):
             raise EngineError("it is a podman on another machine, which can't see a job's files")
-        return "podman", str(version), bool((host.get("security") or {}).get("rootless"))
+        rootless = bool((host.get("security") or {}).get("rootless"))
+        return "podman", str(version), rootless, False
     version = info.get("ServerVersion") or ""
     if not version:
         words = "; ".join(map(str, info.get("ServerErrors") or ())) or "its daemon is not running"
         raise EngineError(words)
     security = " ".join(map(str, info.get("SecurityOptions") or ()))
-    return "docker", str(version), "name=rootless" in security or "name=userns" in security
+    remapped = "name=userns" in security
+    return "docker", str(version), "name=rootless" in security or remapped, remapped

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shlex
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,7 +154,7 @@ class JobContainers:
         """Create and start a container of the job; returns its name."""
         name = f"{self._prefix}-{spec.name or 'job'}"
         folders = self._folders
-        command = shlex.split(spec.command)
+        command = list(spec.command)
         words = [
             *spec.options.arguments, "--name", name, *self.network_arguments(spec),
             *(word for port in spec.ports for word in ("--publish", port)),
@@ -211,9 +210,9 @@ class JobContainers:
         root, it could leave them a program of root's in a folder that both have.
         """
         user, engine = self._folders.user, self.engine
-        if user is None or self._folders.open or engine.rootless or engine.any_options:
-            return []
-        return [] if engine.maps_users(user.uid) else ["--user", f"{user.uid}:{user.gid}"]
+        uid, gid = (os.geteuid(), os.getegid()) if user is None else (user.uid, user.gid)
+        is_free = self._folders.open or engine.rootless or engine.any_options or uid == 0
+        return [] if is_free or engine.maps_users(uid) else ["--user", f"{uid}:{gid}"]
 
     def image_for(self, mark: str) -> tuple[str, bool]:
         """Return the name of an image that the attempt builds, and whether it has."""

@@ -127,7 +127,9 @@ class ContainerWorkplace(HostWorkplace):
         user = self.folders.user
         if user is None and os.geteuid() == 0 and not self.engine.rootless:
             return True  # both are root
-        return self.engine.rootless or self.engine.maps_users(None if user is None else user.uid)
+        if self.engine.rootless:
+            return user is None and not self.engine.remapped
+        return self.engine.maps_users(None if user is None else user.uid)
 
     # ----------------------------------------------------------------- processes
 

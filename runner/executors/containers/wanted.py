@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import field
 
@@ -38,7 +39,7 @@ class Spec:
     username: str = ""
     password: str = field(default="", repr=False)
     entrypoint: str = ""
-    command: str = ""
+    command: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -95,6 +96,7 @@ def _spec(name: str, value: Value, own: tuple[str, ...], any_options: bool) -> S
         volumes = (*map(read_volume, _texts(given.get("volumes"))), *options.volumes)
         for volume in volumes:
             check_volume(volume, own, any_options=any_options)
+        command = _words(to_string(given.get("command")))
         ports = tuple(map(port_argument, (*_texts(given.get("ports")), *options.ports)))
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from error
@@ -109,8 +111,15 @@ def _spec(name: str, value: Value, own: tuple[str, ...], any_options: bool) -> S
         username=to_string(login.get("username")),
         password=to_string(login.get("password")),
         entrypoint=to_string(given.get("entrypoint")),
-        command=to_string(given.get("command")),
+        command=command,
     )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise OptionError(f"command {text!r} can't be read: {error}") from error
 
 
 def _texts(value: Value) -> list[str]:

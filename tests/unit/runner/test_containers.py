@@ -185,6 +185,7 @@ def test_an_image_that_comes_out_empty_is_no_container() -> None:
         ({"services": {"db": {"image": "x", "options": "--privileged"}}}, "services.db"),
         ({"services": {"-bad": "x"}}, "services.-bad"),
         ({"services": {"db": {"image": "x", "ports": ["http"]}}}, "services.db: port"),
+        ({"services": {"db": {"image": "x", "command": "'"}}}, "services.db: command"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(plan: dict[str, Any], where: str) -> None:
@@ -237,11 +238,17 @@ def test_variables_reach_a_container_without_an_argument() -> None:
 @pytest.mark.parametrize(
     ("info", "expected"),
     [
-        ({"ServerVersion": "27.1", "SecurityOptions": ["name=seccomp"]}, ("docker", "27.1", False)),
-        ({"ServerVersion": "27.1", "SecurityOptions": ["name=userns"]}, ("docker", "27.1", True)),
+        (
+            {"ServerVersion": "27.1", "SecurityOptions": ["name=seccomp"]},
+            ("docker", "27.1", False, False),
+        ),
+        (
+            {"ServerVersion": "27.1", "SecurityOptions": ["name=userns"]},
+            ("docker", "27.1", True, True),
+        ),
         (
             {"host": {"security": {"rootless": True}}, "version": {"Version": "5.0"}},
-            ("podman", "5.0", True),
+            ("podman", "5.0", True, False),
         ),
     ],
 )
