@@ -271,10 +271,6 @@ class Attempt:
             return Ended(interruption.conclusion, interruption.reason), "", {}
         return Ended(Conclusion.FAILURE, reason), message, {}
 
-    def _is_ending(self) -> bool:
-        self._look()
-        return self._ladder is not None
-
     def _next(self, machine: StepMachine) -> Ready | NotRun | Ended:
         self._look()
         return machine.next()
