@@ -241,25 +241,26 @@ class Attempt:
             patience=self._patience, containers=containers,
         )  # fmt: skip
         machine.next_files = runner.next_files
-        try:
-            job.update(bring_up(plan, machine, workplace, containers))
-            runner.prepare(machine)
-        except (ActionError, ContainerSetupError) as error:
-            return self._not_set_up(machine, error.reason, str(error))
-        except OptionError as error:
-            return self._not_set_up(machine, "user.unsupported_option", str(error))
-        except ExpressionError as error:
-            return self._not_set_up(machine, "user.bad_expression", f"containers: {error}")
-        while not isinstance(step := self._next(machine), Ended):
-            if isinstance(step, NotRun):
-                self._not_run(step)
-            else:
-                self._run_step(machine, runner, step)
-        if self._tools.on_steps is not None:
-            self._tools.on_steps(self.assignment, _masked(machine.steps, self._masker))
-        take_down(workplace, containers)
-        for pid, name in workplace.sweep():
-            self._say(f"Ended process {pid} ({name}), which a step had left running")
+        with contextlib.closing(runner):
+            try:
+                job.update(bring_up(plan, machine, workplace, containers))
+                runner.prepare(machine)
+            except (ActionError, ContainerSetupError) as error:
+                return self._not_set_up(machine, error.reason, str(error))
+            except OptionError as error:
+                return self._not_set_up(machine, "user.unsupported_option", str(error))
+            except ExpressionError as error:
+                return self._not_set_up(machine, "user.bad_expression", f"containers: {error}")
+            while not isinstance(step := self._next(machine), Ended):
+                if isinstance(step, NotRun):
+                    self._not_run(step)
+                else:
+                    self._run_step(machine, runner, step)
+            if self._tools.on_steps is not None:
+                self._tools.on_steps(self.assignment, _masked(machine.steps, self._masker))
+            take_down(workplace, containers)
+            for pid, name in workplace.sweep():
+                self._say(f"Ended process {pid} ({name}), which a step had left running")
         return self._concluded(machine, step)
 
     def _not_set_up(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 
 from runner.folders import CommandFileReadError, JobFolders
 from runner.masking import Masker
+from runner.matchers import JobMatchers, MatcherError, read_matchers
 from schemas.events import Annotation
 from schemas.late import dataclass
 from schemas.workflow import command_processor as processor
@@ -21,6 +23,7 @@ from schemas.workflow.command_files import (
     parse_paths,
     prepended,
 )
+from schemas.workflow.commands import Command
 
 ANNOTATIONS_MAX = 50
 #: Of one level and one step, as on GitHub: what warns a lot leaves room for others' errors.
@@ -28,6 +31,7 @@ ANNOTATIONS_OF_LEVEL_MAX = 10
 ANNOTATION_CHARACTERS_MAX = 4096
 #: Annotations as a whole stay a small part of the largest record.
 _PATH_CHARACTERS_MAX = 1024
+_COLORS = re.compile(rb"\x1b\[[0-9;]*m")
 _DEPRECATED = {"set-output": "GITHUB_OUTPUT", "save-state": "GITHUB_STATE"}
 
 
@@ -57,8 +61,15 @@ class StepCommands:
         step: int,
         env: Mapping[str, str],
         debug: bool = False,
+        matchers: JobMatchers | None = None,
+        read_matcher: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
-        """Add masks to `masker` and remarks to `annotations`; `debug` shows debug lines."""
+        """Add masks to `masker` and remarks to `annotations`; `debug` shows debug lines.
+
+        `read_matcher` returns the content of a file that a job may name for a problem matcher.
+        """
+        self._matchers = matchers
+        self._read_matcher = read_matcher
         self._masker = masker
         self._annotations = annotations
         self._step = step
@@ -86,6 +97,11 @@ class StepCommands:
             return None if outcome.output == "" else line
         if command.name in _DEPRECATED and command.name not in self._deprecated:
             self._deprecated.append(command.name)
+        if command.name in ("add-matcher", "remove-matcher"):
+            error = self._match(command)
+            if error:
+                self._errors.append(error)
+                return f"##[error]{error}".encode()
         if command.name == "debug" and not self._debug:
             return None
         if command.name in ("group", "endgroup", "debug"):
@@ -97,6 +113,37 @@ class StepCommands:
         self._masks += len(fresh)
         for mask in fresh:
             self._masker.add(mask)
+
+    def _match(self, command: Command) -> str:
+        """Switch problem matchers on or off; returns why that can't be done."""
+        if self._matchers is None:
+            return ""
+        owner, path = command.properties.get("owner", ""), command.data.strip()
+        if command.name == "remove-matcher" and owner:
+            self._matchers.remove(owner)
+            return ""
+        data = self._read_matcher(path) if path else None
+        if data is None:
+            return f"::{command.name}:: names {path or 'no file'!r}, and the job has no such file"
+        try:
+            if command.name == "add-matcher":
+                self._matchers.add(data)
+            else:
+                for item in read_matchers(data):
+                    self._matchers.remove(item["owner"])
+        except MatcherError as error:
+            return f"the problem matcher {path} can't be used: {error}"
+        return ""
+
+    def on_lines(self, whole: bytes) -> bytes:
+        """Look for problems in whole lines of output; those that tell of one are marked."""
+        if self._matchers is None or not self._matchers.active:
+            return whole
+        lines = whole.split(b"\n")
+        for number, found in self._matchers.find(lines[:-1]).items():
+            self._annotate(found)
+            lines[number] = f"##[{found.level}]".encode() + _COLORS.sub(b"", lines[number])
+        return b"\n".join(lines)
 
     def _annotate(self, found: processor.Annotation) -> bytes:
         self._levels[found.level] += 1

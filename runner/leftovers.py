@@ -24,7 +24,7 @@ def kill_leftovers(mark: str) -> int:
     entry = f"{MARKER}={mark}\0".encode()
     killed: set[int] = set()
     for _ in range(10):
-        found = [pid for pid in _pids() if pid != os.getpid() and entry in _environment(pid)]
+        found = {pid for pid in _pids() if pid != os.getpid() and entry in _environment(pid)}
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

@@ -55,6 +55,8 @@ class LogPacker:
     def __init__(self, masker: Masker, send: Callable[[Batch], None]) -> None:
         """Mask by `masker` whatever is added."""
         self.masker = masker
+        #: Sees whole lines that processes print, and returns what the log shows for them.
+        self.on_lines: Callable[[bytes], bytes] | None = None
         self.digest = LogDigest()
         self.groups = LogGroups()
         self._send = send
@@ -176,18 +178,25 @@ class StreamSplitter:
             if start == 0 and self._continues:
                 continue  # the rest of a very long line begins no command
             line = whole[start : end - 1]
+            if b"-matcher" in line and start > position:
+                # what was printed before the command is matched as it was before
+                self._emit(now_ms, whole[position:start])
+                position = start
             shown = self._on_command(line)
             if shown is line:
                 continue
             if start > position:
                 self._emit(now_ms, whole[position:start])
             if shown is not None:
-                self._emit(now_ms, shown + b"\n")
+                self._emit(now_ms, shown + b"\n", is_output=False)
             position = end
         if position < len(whole):
             self._emit(now_ms, whole[position:])
 
-    def _emit(self, now_ms: int, whole: bytes) -> None:
+    def _emit(self, now_ms: int, whole: bytes, *, is_output: bool = True) -> None:
+        on_lines = self._packer.on_lines
+        if on_lines is not None and is_output and not self._continues:
+            whole = on_lines(whole)
         masked = well_formed(self._packer.masker.mask(whole))
         continues, self._continues = self._continues, False
         self._packer.add(now_ms, self._stream, self._step, masked, continues=continues)

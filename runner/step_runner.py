@@ -12,6 +12,7 @@ from typing import Any, cast
 from runner.actions import Action, ActionContext, ActionError, find
 from runner.actions.composite import Composite
 from runner.actions.javascript import Javascript, Stage
+from runner.actions.local import read_below
 from runner.actions.remote import Fetcher
 from runner.commands import Effects, StepCommands
 from runner.composite_machine import CompositeMachine
@@ -28,6 +29,7 @@ from runner.executors.containers.place import HOME
 from runner.gateway_client import Clone, GatewayError
 from runner.logs import LogPacker
 from runner.masking import Masker
+from runner.matchers import JobMatchers
 from runner.patience import Patience
 from runner.pump import Ending
 from runner.reports import Reports
@@ -79,6 +81,11 @@ class StepRunner:
         self._deadline_ms: int | None = None
         self._limit_ms = 0
         self._state: dict[str, dict[str, str]] = {}
+        self._matchers = JobMatchers(
+            packer.masker,
+            workspace=str(workplace.folders.workspace),
+            say=lambda text: packer.say(tools.clock.now_ms(), 0, text),
+        )
         self._fetcher = Fetcher(
             tools.remote,
             workplace,
@@ -91,6 +98,21 @@ class StepRunner:
     def prepare(self, machine: StepMachine) -> None:
         """Bring the actions of other repositories. Raises ActionError."""
         machine.prepare(self._fetcher.hooks(machine))
+
+    def close(self) -> None:
+        """End what this has begun for itself."""
+        self._packer.on_lines = None
+        self._matchers.close()
+
+    def _matcher_file(self, path: str) -> bytes | None:
+        """Return a file that the job named, out of a folder that the job may fill."""
+        folders = self._workplace.folders
+        wanted = folders.workspace / path
+        for root in (*folders.parts(), Path(folders.places.tool_cache)):
+            data = read_below(root, wanted)
+            if data is not None:
+                return data
+        return None
 
     def next_files(self) -> Mapping[str, str]:
         """Return what `github` says of the command files of the step that runs next."""
@@ -118,8 +140,10 @@ class StepRunner:
         env = self._environment(step, machine, files, inside=self._workplace.inside)
         masker = self._packer.masker
         commands = StepCommands(
-            masker, self._annotations, step=step.number, env=env, debug="RUNNER_DEBUG" in env
-        )
+            masker, self._annotations, step=step.number, env=env, debug="RUNNER_DEBUG" in env,
+            matchers=self._matchers, read_matcher=self._matcher_file,
+        )  # fmt: skip
+        self._packer.on_lines = commands.on_lines
         try:
             if step.run is not None:
                 end = self._script(step, serial, env, commands, machine.root.paths)
