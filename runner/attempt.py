@@ -29,7 +29,7 @@ from runner.executors.containers.setup import (
 )
 from runner.executors.host import HostWorkplace
 from runner.folders import JobFolders, Seat
-from runner.gateway_client import GatewayError
+from runner.gateway_client import GatewayError, Released
 from runner.guards import Guard, GuardLostError
 from runner.hashing import hash_files
 from runner.logs import Batch, LogPacker
@@ -383,8 +383,12 @@ class Attempt:
         if not names or not assignment.secrets_allowed:
             return {}
         names[STEP_DEBUG] = None
-        try:
-            released = self._patience.ask(lambda: tools.gateway.secrets(assignment, names))
+
+        def ask() -> Released:
+            return tools.gateway.secrets(assignment, names)
+
+        try:  # a token that nobody has asked for is not waited for
+            released = self._patience.ask(ask) if is_needed else ask()
         except GatewayError as error:
             if is_needed:
                 raise
