@@ -22,7 +22,7 @@ def variable_removed(at: At, event: e.VariableRemoved) -> None:
     if row is not None:
         row.value, row.removed = "", True
         row.actor, row.set_at = event.actor, event.occurred_at
-        at.touch(row)
+        at.put(row)
 
 
 def configured(at: At, event: e.RepositoryConfigured) -> None:
@@ -38,4 +38,4 @@ def _set(at: At, key: Key, value: str, event: e.VariableSet | e.RepositoryConfig
         row = Variable(repository=repository, environment=environment, name=name)
     row.value, row.removed = value, False
     row.actor, row.set_at = event.actor, event.occurred_at
-    at.touch(row)
+    at.put(row)

@@ -534,6 +534,63 @@ def test_webhooks_and_commands_are_forwarded(kafka: str, database_url: str, tmp_
         assert len(seen) == 2
 
 
+def test_variables_are_listed_by_scope_and_a_full_scope_is_refused(
+    kafka: str, database_url: str, tmp_path: Path
+) -> None:
+    """As their events say; what a scope has no room for never reaches the log."""
+    name = "acme/widgets"
+
+    def told(number: int, scope: str, variable: str, value: str, environment: str = "") -> e.Event:
+        return e.VariableSet(
+            event_id=f"v{number}", occurred_at=number, repository=scope, name=variable,
+            value=value, environment=environment, actor="ada",
+        )  # fmt: skip
+
+    with (
+        _ingest() as (ingest, seen),
+        read_side(kafka, database_url, tmp_path) as side,
+        running(side.projector()),
+        running_api(side, ingest_url=ingest) as url,
+    ):
+        client = Client(url)
+        side.append(
+            [
+                told(1, "", "WHERE", "everywhere"),
+                told(2, name, "WHERE", "here"),
+                told(3, name, "WHERE", "there"),
+                told(4, name, "GONE", "soon"),
+                told(5, name, "WHERE", "prod", "Production"),
+                e.VariableRemoved(event_id="v6", repository=name, name="GONE", actor="ada"),
+                *(told(10 + n, name, f"N{n:03d}", "x", "full") for n in range(100)),
+                *(told(200 + n, name, f"N{n}", "x" * 48_000, "large") for n in range(5)),
+            ]
+        )
+        side.await_folded()
+        at = f"/api/v1/repositories/{name}/variables"
+
+        def values(path: str) -> dict[str, str]:
+            found = models.VariableList.model_validate(client.json(path))
+            return {variable.name: variable.value for variable in found.items}
+
+        def put(path: str, size: int = 1) -> int:
+            body = json.dumps({"value": "y" * size}).encode()
+            return client.ask(path, "PUT", body, Content_Type="application/json")[0]
+
+        assert values("/api/v1/variables") == {"WHERE": "everywhere"}
+        assert values(at) == {"WHERE": "there"}
+        assert values(f"{at}?environment=PRODUCTION") == {"WHERE": "prod"}
+        assert put(f"{at}/MORE?environment=full") == 422
+        assert put(f"{at}/n001?environment=full") == 202
+        assert put(f"{at}/MORE?environment=large", 30_000) == 413
+        assert put(f"{at}/MORE?environment=large", 20_000) == 202
+        assert put("/api/v1/variables/MORE") == 202
+        assert client.ask(f"{at}/WHERE", "DELETE")[0] == 202
+        assert [line.split()[1] for line, _, _ in seen] == [
+            f"{at}/n001?environment=full", f"{at}/MORE?environment=large",
+            "/api/v1/variables/MORE", f"{at}/WHERE",
+        ]  # fmt: skip
+
+
 def test_archiving_again_after_a_crash_gives_the_same_archive(
     kafka: str, database_url: str, tmp_path: Path
 ) -> None:

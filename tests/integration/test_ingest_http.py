@@ -21,6 +21,8 @@ from schemas.events import (
     RepositoryConfigured,
     RepositoryRemoved,
     RunApproved,
+    VariableRemoved,
+    VariableSet,
 )
 from tests.integration.ingest_fixtures import broker, installed, module_database, repo
 from tests.support.gitrepo import GitRepo, workflow
@@ -197,6 +199,37 @@ def test_a_repository_is_added_once(installed: Installation, repo: GitRepo) -> N
     assert first[1]["secret"] == again[1]["secret"]
     assert first[1]["event_id"] == again[1]["event_id"]
     assert first[1]["webhook_url"].endswith("/webhooks/git/ada/once")
+
+
+def test_secrets_and_variables_belong_to_the_scope_of_their_path(
+    installed: Installation, known: tuple[str, str]
+) -> None:
+    """Values of secrets never come back; a variable is an event with its actor."""
+    at = f"/repositories/{known[0]}"
+    value = {"value": "a-secret-value"}
+
+    assert installed.call("PUT", f"{at}/secrets/key?environment=Prod", value)[0] == 201
+    assert installed.call("PUT", f"{at}/secrets/KEY?environment=prod", value)[0] == 200
+    assert installed.call("PUT", "/secrets/EVERYWHERE", value)[0] == 201
+    assert installed.call("PUT", f"{at}/secrets/SHORT", {"value": "12345"})[0] == 422
+    assert installed.call("PUT", f"{at}/secrets/GITHUB_X", value)[0] == 422
+    assert installed.call("PUT", "/secrets/X?environment=prod", value)[0] == 422
+    _, listed = installed.call("GET", f"{at}/secrets?environment=PROD")
+    assert [item["name"] for item in listed["items"]] == ["KEY"]
+    assert "a-secret-value" not in json.dumps(listed)
+    assert installed.call("GET", f"{at}/secrets")[1]["items"] == []
+    assert installed.call("DELETE", f"{at}/secrets/KEY")[0] == 404
+    assert installed.call("DELETE", f"{at}/secrets/KEY?environment=prod")[0] == 204
+
+    variable = f"{at}/variables/region?environment=Prod"
+    assert installed.call("PUT", variable, {"value": "eu"})[0] == 202
+    assert installed.call("DELETE", "/variables/REGION")[0] == 202
+    found = [
+        (event.repository, event.environment, event.name)
+        for event in installed.events()
+        if isinstance(event, VariableSet | VariableRemoved)
+    ]
+    assert found == [(known[0], "prod", "REGION"), ("", "", "REGION")]
 
 
 @pytest.mark.parametrize(
