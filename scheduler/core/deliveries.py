@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from scheduler.core import orchestration, variables
-from scheduler.core.evolve import is_untrusted, number_name, secrets_withheld
+from scheduler.core.evolve.runs import is_untrusted, number_name, secrets_withheld
 from scheduler.core.index import Index
 from scheduler.core.outputs import Cause, Output
 from scheduler.core.state import Delivery, Outcome, Repository, Run, State

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from scheduler.core.evolve import RUN_OUTPUTS_BYTES_MAX, exceeds_outputs, jobs_of
+from scheduler.core.evolve.jobs import RUN_OUTPUTS_BYTES_MAX, exceeds_outputs
+from scheduler.core.evolve.runs import jobs_of
 from scheduler.core.ids import about_job, about_run
 from scheduler.core.index import Index
 from scheduler.core.outputs import Cause, Order, Output

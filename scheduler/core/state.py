@@ -336,6 +336,12 @@ class State:
         counter = self.counters.get(name)
         return 1 if counter is None else counter.value + 1
 
+    def count(self, name: str) -> int:
+        """Move a counter on by one and return it; for evolve alone."""
+        number = self.next_number(name)
+        self.counters.put(name, Counter(number))
+        return number
+
     def arm(self, armed: Armed) -> None:
         """Wait for a deadline; an id that was armed before keeps its instant."""
         if armed.deadline_id not in self.armed:

@@ -23,7 +23,7 @@ from runner.attempt import SUMMARY_CHARACTERS_MAX
 from runner.commands import ANNOTATION_CHARACTERS_MAX, ANNOTATIONS_MAX
 from runner.logs import BATCH_BYTES_MAX
 from runner.steps import OUTPUT_BYTES_MAX
-from scheduler.core.evolve import RUN_OUTPUTS_BYTES_MAX
+from scheduler.core.evolve.jobs import RUN_OUTPUTS_BYTES_MAX
 from schemas import codec, topics
 from schemas.events import (
     Annotation,
