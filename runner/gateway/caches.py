@@ -58,6 +58,8 @@ class Caches:
         """Keep a cache, and let those go that were used least recently when it is too much."""
         if owner.fork and not scope.startswith(_FORK_SCOPE):
             raise DepotError(f"a run of a fork can't write the caches of {scope}")
+        if owner.ref and scope != owner.ref:
+            raise DepotError(f"a run of {owner.ref} can't write the caches of {scope}")
         most = self._limits.cache_bytes
         if entry.size_bytes > most:
             raise DepotError(

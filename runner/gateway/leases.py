@@ -1,6 +1,7 @@
 """Which attempts live, and with what key their runners sign: a fold of `events`.
 
-It remembers live attempts, unfinished runs that get no secrets, and the last boot of each runner.
+It remembers live attempts, the refs of unfinished runs and which of them get no secrets, and the
+last boot of each runner.
 Pure. The gateway asks it before it releases anything.
 """
 
@@ -20,7 +21,7 @@ KINDS = frozenset({"JobAssigned", "JobFinished", "JobCancelled", "JobFailed", "A
                    "RepositoryRemoved"})  # fmt: skip
 #: How many boots that are over are remembered, so that nobody announces one again with a new key.
 ENDED_BOOTS_MAX = 10_000
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Token:
 class Lease:
     """A live attempt; `cause` is the event_id of its JobAssigned.
 
-    `fork` says that a fork is behind its run: no secrets, no cache that others read.
+    `fork` says that a fork is behind its run: no secrets, no cache that others read. `ref` is the
+    run's: the only one whose caches it writes.
     """
 
     token: Token
@@ -47,6 +49,7 @@ class Lease:
     cause: str
     fork: bool
     environment: str = ""
+    ref: str = ""
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class Leases:
     next_offsets: dict[int, int] = field(default_factory=dict)
     _live: dict[str, _Live] = field(default_factory=dict)
     _forks: set[str] = field(default_factory=set)
+    _refs: dict[str, str] = field(default_factory=dict)  # of unfinished runs
     #: (boot_id, public key) by runner_id; the key is "" when the boot is over.
     _boots: dict[str, tuple[str, str]] = field(default_factory=dict)
     _ended: dict[str, None] = field(default_factory=dict)
@@ -92,10 +96,13 @@ class Leases:
                 self._boot(event)
             case e.RepositoryRemoved():
                 self._end(lambda live: live.repository == event.repository)
-            case e.RunPlanned() if event.fork or event.secrets_withheld:
-                self._forks.add(event.run_id or "")
+            case e.RunPlanned():
+                self._refs[event.run_id or ""] = event.ref
+                if event.fork or event.secrets_withheld:
+                    self._forks.add(event.run_id or "")
             case e.RunFinished():
                 self._forks.discard(event.run_id or "")
+                self._refs.pop(event.run_id or "", None)
             case _:
                 pass
 
@@ -154,6 +161,7 @@ class Leases:
             live.cause,
             run_id in self._forks,
             live.environment,
+            self._refs.get(run_id, ""),
         )
 
     def __len__(self) -> int:
@@ -181,6 +189,7 @@ class Leases:
                     for job, v in self._live.items()
                 },
                 "forks": sorted(self._forks),
+                "refs": self._refs,
                 "boots": {runner: list(boot) for runner, boot in self._boots.items()},
                 "ended": list(self._ended),
             }
@@ -197,6 +206,7 @@ class Leases:
                 {int(part): int(offset) for part, offset in found["next_offsets"].items()},
                 {job: _Live(*values) for job, values in found["live"].items()},
                 set(found["forks"]),
+                {str(run): str(ref) for run, ref in found["refs"].items()},
                 {runner: (str(boot), str(key)) for runner, (boot, key) in found["boots"].items()},
                 dict.fromkeys(found["ended"]),
             )

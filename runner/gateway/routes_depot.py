@@ -195,6 +195,7 @@ def _owner(lease: Lease) -> Owner:
         job_id=lease.token.job_id,
         attempt=lease.token.attempt,
         fork=lease.fork,
+        ref=lease.ref,
     )
 
 

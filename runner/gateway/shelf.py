@@ -51,13 +51,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Whose request it is; `fork` is that of the run."""
+    """Whose request it is; `fork` and `ref` are those of the run, "" where nobody knows it."""
 
     repository: str
     run_id: str
     job_id: str
     attempt: int
     fork: bool = False
+    ref: str = ""
 
 
 class Objects:

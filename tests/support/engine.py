@@ -95,7 +95,7 @@ def _podman_settings(folder: Path) -> dict[str, str]:
     settings, storage = folder / "containers.conf", folder / "storage.conf"
     settings.write_text(
         f'[engine]\n{runtime}cgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-        '[network]\nnetwork_backend = "netavark"\n'
+        f'[network]\nnetwork_backend = "netavark"\n{_own_subnets(os.getpid())}'
         f'network_config_dir = "{folder / "networks"}"\n'
         f'[containers]\ndefault_ulimits = ["nofile={soft}:{hard}", "nproc=1000:1000"]\n'
     )
@@ -105,6 +105,19 @@ def _podman_settings(folder: Path) -> dict[str, str]:
     )
     (folder / "networks").mkdir(exist_ok=True)
     return {"CONTAINERS_CONF": str(settings), "CONTAINERS_STORAGE_CONF": str(storage)}
+
+
+def _own_subnets(pid: int) -> str:
+    """Return settings for networks of this run's own.
+
+    Engines with storages of their own know nothing of each other's networks, but share the
+    machine: two of one subnet answer for each other's names.
+    """
+    second, third = 64 + (pid >> 4) % 128, pid % 16 * 16
+    return (
+        f'default_subnet = "10.{second}.{third + 15}.0/24"\n'
+        f'default_subnet_pools = [{{"base" = "10.{second}.{third}.0/21", "size" = 24}}]\n'
+    )
 
 
 _SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"

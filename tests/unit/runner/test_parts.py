@@ -265,18 +265,19 @@ def test_a_lease_lives_from_assigned_to_its_end(
     assert kept.lease(TOKEN) == leases.lease(TOKEN)
 
 
-def test_a_forks_lease_says_so_until_its_run_ends() -> None:
-    """Memory is bounded by what lives."""
+def test_a_lease_knows_ref_and_fork_of_its_run_until_that_ends() -> None:
+    """Also after the state was kept and read; memory is bounded by what lives."""
     leases = Leases()
     leases.evolve(
         e.RunPlanned(event_id="p", run_id="run", workflow="w", workflow_name="w", run_name="w",
-                     run_number=1, fork=True)
+                     run_number=1, fork=True, ref="refs/pull/1/merge")
     )  # fmt: skip
     leases.evolve(ASSIGNED)
-    found = leases.lease(TOKEN)
-    assert found is not None
-    assert found.fork
+    kept = Leases.from_json(leases.to_json())
+    for found in (leases.lease(TOKEN), kept.lease(TOKEN) if kept else None):
+        assert found is not None
+        assert (found.fork, found.ref) == (True, "refs/pull/1/merge")
     leases.evolve(e.RunFinished(event_id="f", run_id="run", conclusion="success"))
     found = leases.lease(TOKEN)
     assert found is not None
-    assert not found.fork
+    assert (found.fork, found.ref) == (False, "")

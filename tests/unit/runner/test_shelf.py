@@ -105,6 +105,16 @@ def test_a_fork_writes_only_caches_of_its_pull_request(shelf: Shelf) -> None:
     assert shelf.save_cache(fork, entry("k"), version="v", scope="refs/pull/1/merge").saved
 
 
+def test_a_run_writes_only_caches_of_its_own_ref(shelf: Shelf) -> None:
+    """One pull request's cache is closed to another's, whatever its runner says."""
+    own = "refs/pull/1/merge"
+    run = Owner(repository="demo/hello", run_id="r", job_id="r.j", attempt=1, fork=True, ref=own)
+
+    with pytest.raises(DepotError, match="refs/pull/1/merge can't write the caches of refs/pull/2"):
+        shelf.save_cache(run, entry("k"), version="v", scope="refs/pull/2/merge")
+    assert shelf.save_cache(run, entry("k"), version="v", scope=own).saved
+
+
 def test_caches_of_repositories_are_apart(shelf: Shelf) -> None:
     """The same key elsewhere is another cache."""
     shelf.save_cache(OWNER, entry("k"), version="v", scope=MAIN)
