@@ -31,7 +31,7 @@ def test_any_output_can_be_processed(lines: list[str]) -> None:
 
 @given(title=st.text(), data=st.text())
 def test_what_is_escaped_comes_back(title: str, data: str) -> None:
-    """For any text in a property and in the data; equals signs before a value are lost, as there."""
+    """For any text; equals signs before a property's value are lost, as on GitHub."""
     written = f"title={escape_property(title)},file=x"
     command = parse_command(f"::error {written}::{escape_data(data)}")
 
