@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 
 from schemas.late import dataclass
 
@@ -195,15 +194,16 @@ def read_volume(text: str) -> Volume:
 
 
 def check_volume(volume: Volume, own: Sequence[str], *, any_options: bool) -> None:
-    """Refuse a folder of the machine that is not within one of the job's `own`."""
-    if not volume.is_path or any_options:
-        return
-    source = PurePosixPath(volume.source)
-    if ".." not in source.parts and any(source.is_relative_to(folder) for folder in own):
+    """Refuse a folder of the machine that is not itself one of the job's `own`.
+
+    Nothing within them is accepted: the engine follows links, and a service that was started
+    before may have left one there that leads anywhere.
+    """
+    if not volume.is_path or any_options or volume.source in own:
         return
     raise OptionError(
         f"volume {volume.source}:{volume.target} is refused: a container gets no folders of the "
-        f"machine but the job's own ({_WAY_OUT})"
+        f"machine but the job's own as a whole, as ${{{{ github.workspace }}}} ({_WAY_OUT})"
     )
 
 

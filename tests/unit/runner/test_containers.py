@@ -107,14 +107,24 @@ def test_a_volume_that_can_t_be_read_is_refused(text: str) -> None:
         read_volume(text)
 
 
-@pytest.mark.parametrize("source", ["/", "/etc", "/w/1/other", "/w/1/w/../../x", "/w/1/wx"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/", "/etc", "/w/1", "/w/1/other", "/w/1/w/../../x", "/w/1/wx", "/w/1/w/sub", "/w/1/w/..",
+        "/w/1/w/sub/..",
+    ],
+)  # fmt: skip
 def test_a_folder_that_is_not_the_job_s_is_refused(source: str) -> None:
-    """Only what lies in the job's own folders; a runner may allow all."""
+    """A service may have left a link within the job's folders; a runner may allow all."""
     volume = Volume(source, "/x")
     with pytest.raises(OptionError, match="container_options=any"):
         check_volume(volume, ("/w/1/w",), any_options=False)
     check_volume(volume, ("/w/1/w",), any_options=True)
-    check_volume(Volume("/w/1/w/sub", "/x"), ("/w/1/w",), any_options=False)
+
+
+def test_a_folder_of_the_job_s_is_accepted_whole() -> None:
+    """The workspace itself, also read-only."""
+    check_volume(Volume("/w/1/w", "/x", "ro"), ("/w/1/t", "/w/1/w"), any_options=False)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +169,7 @@ def test_a_job_s_container_is_read_with_all_its_keys() -> None:
             "env": {"A": 1.0},
             "ports": [80.0, "53/udp"],
             "volumes": ["cache:/c"],
-            "options": "--cpus 1 -v /w/x:/y",
+            "options": "--cpus 1 -v /w:/y",
             "credentials": {"username": "ada", "password": "${{ secrets.P }}"},
         }
     ).container
@@ -167,7 +177,7 @@ def test_a_job_s_container_is_read_with_all_its_keys() -> None:
         "alpine:3", {"A": "1"}, "ada", "s3cret",
     )  # fmt: skip
     assert spec.ports == ("127.0.0.1::80/tcp", "127.0.0.1::53/udp")
-    assert [volume.source for volume in spec.volumes] == ["cache", "/w/x"]
+    assert [volume.source for volume in spec.volumes] == ["cache", "/w"]
     assert "s3cret" not in repr(spec)
 
 
@@ -182,6 +192,8 @@ def test_an_image_that_comes_out_empty_is_no_container() -> None:
         ({"container": "-v/:/x"}, "container"),
         ({"container": "a b"}, "container"),
         ({"container": {"image": "x", "volumes": ["/:/host"]}}, "container: volume"),
+        ({"container": {"image": "x", "options": "-v /w/sub:/host"}}, "container: volume"),
+        ({"services": {"db": {"image": "x", "volumes": ["/w/x:/host"]}}}, "services.db: volume"),
         ({"services": {"db": {"image": "x", "options": "--privileged"}}}, "services.db"),
         ({"services": {"-bad": "x"}}, "services.-bad"),
         ({"services": {"db": {"image": "x", "ports": ["http"]}}}, "services.db: port"),
