@@ -10,13 +10,12 @@ import contextlib
 import errno
 import json
 import logging
-import re
 import threading
 from pathlib import Path
 from typing import Any
 
 from infra.metrics import JOBS_RUN, LOG_LINES
-from runner.actions import ActionError, is_remote
+from runner.actions import ActionError, brings_steps
 from runner.environment import github_context, runner_context
 from runner.executors.containers.job import JobContainers
 from runner.executors.containers.options import OptionError
@@ -54,7 +53,7 @@ from schemas.workflow.errors import ExpressionError, LanguageError
 from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import JobPlan
 from schemas.workflow.plan_json import job_from_json
-from schemas.workflow.secrets import TOKEN_SECRET, secrets_inside
+from schemas.workflow.secrets import TOKEN_SECRET, reads_token, secrets_inside
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +64,6 @@ SUMMARY_CHARACTERS_MAX = 1 << 20
 STEP_DEBUG = "ACTIONS_STEP_DEBUG"
 _MESSAGE_CHARACTERS_MAX = 2_000
 _ACK_TURN_S = 0.5
-#: `github.token` within an expression; asking for it when it is not used does no harm.
-_TOKEN_USE = re.compile(r"\$\{\{[^}]*\bgithub\s*(\.\s*token\b|\[)", re.IGNORECASE)
 _STRATEGY: dict[str, Value] = {
     "fail-fast": True, "job-index": 0.0, "job-total": 1.0, "max-parallel": 1.0,
 }  # fmt: skip
@@ -345,7 +342,7 @@ class Attempt:
         self, plan: JobPlan, given: dict[str, Any], folders: JobFolders
     ) -> dict[str, Value]:
         places = folders.places
-        released = self._secrets(plan)
+        released = self._secrets(plan, given)
         payload = self._event(given)
         folders.write(Path(places.event_path), payload)
         token = released.get(TOKEN_SECRET, "")
@@ -368,17 +365,18 @@ class Attempt:
             ),
         }
 
-    def _secrets(self, plan: JobPlan) -> dict[str, str]:
+    def _secrets(self, plan: JobPlan, given: dict[str, Any]) -> dict[str, str]:
         """Fetch the secrets that the job mentions, and mask them before anything can print one.
 
-        An action of another repository often takes the token by itself.
+        An action that is not built in may take the token by itself: as an input's default, or in
+        a step of its own.
         """
         assignment, tools = self.assignment, self._tools
         names = dict.fromkeys(assignment.secrets)
-        if _TOKEN_USE.search(assignment.job_json) or _TOKEN_USE.search(assignment.contexts_json):
+        if reads_token(plan, given):
             names[TOKEN_SECRET] = None
         is_needed = bool(names)
-        if any(step.uses is not None and is_remote(step.uses) for step in plan.steps):
+        if any(step.uses and brings_steps(step.uses) for step in plan.steps):
             names[TOKEN_SECRET] = None
         if not names or not assignment.secrets_allowed:
             return {}

@@ -21,15 +21,17 @@ def hash_files(workspace: Path, patterns: list[str]) -> str:
     patterns = [pattern for pattern in patterns if pattern != _FOLLOW]
     check_patterns(patterns)
     wanted = HashPatterns(patterns, workspace=str(workspace))
-    selected = (
-        path for path in _walk(workspace) if wanted.matches(str(path.relative_to(workspace)))
-    )
-    return combined_digest(_digests(selected))
+    return combined_digest(_digests(workspace, wanted))
 
 
-def _walk(workspace: Path) -> Iterator[Path]:
+def _digests(workspace: Path, wanted: HashPatterns) -> Iterator[bytes]:
+    """Yield the digests of the files that are wanted, in the order of their paths.
+
+    Every file is opened within its folder as that was found: the job may still run something that
+    puts a link in a folder's place, and the runner could read more than the job.
+    """
     seen = 0
-    for folder, names, files in os.walk(workspace):
+    for folder, names, files, folder_fd in os.fwalk(workspace):
         names.sort()
         for name in sorted(files):
             seen += 1
@@ -37,18 +39,23 @@ def _walk(workspace: Path) -> Iterator[Path]:
                 raise ExpressionError(
                     "evaluation", f"hashFiles: the workspace has more than {FILES_MAX} files"
                 )
-            yield Path(folder, name)
+            if wanted.matches(str(Path(folder, name).relative_to(workspace))):
+                digest = _digest(name, folder_fd)
+                if digest is not None:
+                    yield digest
 
 
-def _digests(paths: Iterator[Path]) -> Iterator[bytes]:
-    for path in paths:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            continue
-        with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor has no path
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                digest = hashlib.sha256()
-                while chunk := file.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                yield digest.digest()
+def _digest(name: str, folder_fd: int) -> bytes | None:
+    """Return the digest of a regular file of a folder, None for anything else."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=folder_fd)
+    except OSError:
+        return None
+    with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        return digest.digest()

@@ -121,6 +121,11 @@ def is_remote(uses: str) -> bool:
     return not uses.startswith((*_LOCAL, _DOCKER)) and uses != "." and built_in(uses) is None
 
 
+def brings_steps(uses: str) -> bool:
+    """Say whether `uses` names an action with a file of its own, in the workspace or elsewhere."""
+    return built_in(uses) is None and not uses.startswith(_DOCKER)
+
+
 def find(uses: str, context: ActionContext) -> Action:
     """Return the action that `uses` names. Raises ActionError when there is none."""
     from runner.actions.composite import Composite

@@ -80,6 +80,16 @@ def secrets_inside(
     return found
 
 
+def reads_token(*values: object) -> bool:
+    """Say whether templates in plans or values read `github.token`, or `github` as a whole."""
+    return any(
+        reference.context == "github" and (reference.property or "token").lower() == "token"
+        for value in values
+        for expression in _expressions(value)
+        for reference in expression.references
+    )
+
+
 def _handed_on(caller: JobPlan, names: set[str]) -> set[str]:
     """Names inside a called workflow as names of its caller's side."""
     if caller.secrets == "inherit":

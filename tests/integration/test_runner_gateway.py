@@ -522,6 +522,27 @@ def test_a_forks_run_gets_no_secrets(site: Site, repository: tuple[str, Path]) -
     assert set(answer["refused"]) == {"PASSPHRASE", "GITHUB_TOKEN"}
 
 
+def test_an_action_of_the_workspace_gets_the_token_that_no_step_mentions(site: Site) -> None:
+    """As the default of an input, the way actions are written; it is masked there, too."""
+    register(site, "demo/acts", "https://forge.example/acts.git", "tok-a-b-c-d-e")
+    action = (
+        "inputs: {token: {default: '${{ github.token }}'}}\n"
+        "runs:\n  using: composite\n  steps:\n"
+        "  - {shell: bash, run: 'echo ${#T} $T', env: {T: '${{ inputs.token }}'}}\n"
+    )
+    # in base64: the step that writes the file must not evaluate it
+    coded = base64.b64encode(action.encode()).decode()
+    steps = (
+        StepPlan(id="__write", run=f"mkdir act; echo {coded} | base64 -d > act/action.yml"),
+        StepPlan(id="__use", uses="./act"),
+    )
+
+    finished, log, _ = site.run(steps, "demo/acts")
+
+    assert finished.conclusion == "success", [line.text for line in log.lines()]
+    assert log.texts() == ["13 ***"]
+
+
 def test_persisted_credentials_lie_beside_the_workspace(site: Site) -> None:
     """With a token the checkout keeps it out of argv and of the workspace, and out of the log."""
     folder = site.home / "closed" / "web.git"

@@ -356,9 +356,10 @@ def for_here(planned: DeliveryPlanned, workflow: str, job: str) -> DeliveryPlann
             taken.append(outcome)
             continue
         plan = plan_from_json(outcome.plan_json)
-        known += [each.id for each in plan.jobs]
+        ids = [each.id for each in plan.jobs]
+        known += ids
         if job:
-            if job not in known:
+            if job not in ids:
                 continue
             plan = only(plan, job)
         jobs = tuple(_here(each) for each in plan.jobs)

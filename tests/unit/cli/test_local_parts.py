@@ -208,6 +208,24 @@ def jobs(answer: DeliveryPlanned) -> list[str]:
     return [job.id for job in plan_from_json(answer.workflows[0].plan_json or "").jobs]
 
 
+@pytest.mark.parametrize("first", [PATH, "other.yml"])
+def test_a_job_is_looked_for_in_every_workflow(first: str) -> None:
+    """Whichever has it is run, those without it are not, in either order."""
+    other = "on: push\njobs: {only: {runs-on: x, steps: [{run: 'true'}]}}\n"
+    texts = {PATH: CHAIN, "other.yml": other}
+    files = {"./.github/workflows/called.yml": CALLED, ".github/workflows/called.yml": CALLED}
+    outcomes = tuple(
+        WorkflowOutcome(path=path, outcome=Outcome.PLANNED,
+                        plan_json=plan_to_json(compiled(texts[path], files=files)))
+        for path in sorted(texts, key=lambda path: path != first)
+    )  # fmt: skip
+
+    answer = for_here(DeliveryPlanned(event_id="x", workflows=outcomes), "", "a")
+
+    assert [outcome.path for outcome in answer.workflows] == [PATH]
+    assert jobs(answer) == ["a"]
+
+
 def test_every_job_is_for_this_machine() -> None:
     """Labels and pools are not looked at."""
     plan = plan_from_json(planned().workflows[0].plan_json or "")

@@ -15,6 +15,7 @@ from schemas.workflow.plan import WorkflowPlan
 from schemas.workflow.plan_json import PlanFormatError, plan_from_json, plan_to_json
 from schemas.workflow.secrets import (
     mentioned_contexts,
+    reads_token,
     repository_secret_names,
     secret_names,
     secrets_inside,
@@ -58,6 +59,29 @@ def test_the_secrets_of_a_job_are_those_it_mentions() -> None:
     assert secret_names(plan.job("all")) == ("*",)
     assert secret_names(plan.job("computed")) == ("*",)
     assert secret_names(plan.job("none")) == ()
+
+
+@pytest.mark.parametrize(
+    ("step", "reads"),
+    [
+        ("run: echo ${{ github.token }}", True),
+        ("run: echo ${{ GITHUB . Token }}", True),
+        ("run: echo ${{ github['token'] }}", True),
+        ("run: echo ${{ fromJSON('{}').a || github.token }}", True),
+        ("run: echo ${{ toJSON(github) }}", True),
+        ("{run: x, if: github.token != ''}", True),
+        ("{uses: a/b@v1, with: {t: '${{ github.token }}'}}", True),
+        ("run: echo ${{ github.sha }} github.token", False),
+        ("run: echo ${{ 'github.token' }}", False),
+    ],
+)
+def test_a_job_that_reads_the_token_is_known(step: str, *, reads: bool) -> None:
+    """By what its expressions refer to, wherever they stand."""
+    text = f"on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - {step}\n"
+    compiled = compile_workflow("w.yml", text)
+
+    assert compiled.plan is not None, compiled.problems
+    assert reads_token(compiled.plan.jobs[0]) is reads
 
 
 def test_the_repositorys_secrets_are_found_through_callers() -> None:
