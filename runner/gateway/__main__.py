@@ -39,11 +39,16 @@ def main() -> int:
     token = TokenFile(settings.secrets_dir / RUNNER_TOKEN_FILE)
     token.ensure()
     vault = Vault(settings.database_url, settings.secrets_dir)
+
+    def end() -> None:
+        server.should_exit = True  # with an exit code that lets the supervisor start it again
+
     follower = Follower(
         KafkaReader(settings.kafka_bootstrap, name, tell_end=True, **UNHURRIED),
         cells=settings.cells,
         clock=clock,
         saved=settings.home / "gateway" / "leases.json",
+        on_failed=end,
     )
 
     objects = open_store(settings.object_store)

@@ -94,6 +94,7 @@ class Door:
         who = read(AttemptRequest, text, f"the header {ATTEMPT_HEADER}")
         # before any refusal: a client that still sends would see a broken connection instead
         body = await _body(request)
+        self._refuse_when_failed()
         proof = self._proof(request)
         asking = Asking(request.method, _path(request), body, text)
         await self._check(who, asking, proof)
@@ -170,9 +171,7 @@ class Door:
     # ----------------------------------------------------------------- the attempt
 
     async def _lease(self, who: AttemptRequest) -> Lease:
-        if self._follower.failed is not None:
-            detail = "the gateway can't follow the log; see its own log"
-            raise ProblemError(503, "Unavailable", detail)
+        self._refuse_when_failed()
         found = self._follower.live(_token(who))
         if found is None:
             found = await asyncio.to_thread(self._wait, who)
@@ -184,8 +183,18 @@ class Door:
             )  # fmt: skip
         return found
 
+    def _refuse_when_failed(self) -> None:
+        """Say that nothing is known any more: a fold that stands still says neither yes nor no."""
+        if self._follower.failed is not None:
+            raise ProblemError(
+                503, "Unavailable",
+                "the gateway can't follow the log and ends; its own log says why. Ask again: it "
+                "is started again",
+            )  # fmt: skip
+
     def _refuse_while_reading(self) -> None:
         """Say that it is not known yet: a fold that is still behind must not say no."""
+        self._refuse_when_failed()  # while this request waited for it
         if not self._follower.caught_up:
             raise ProblemError(
                 503, "Starting", "the gateway was just started and still reads the log: ask again"

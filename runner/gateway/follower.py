@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from infra.clock import Clock
@@ -30,13 +31,24 @@ class Follower:
     """
 
     def __init__(
-        self, reader: LogReader, *, cells: int, clock: Clock, saved: Path | None = None
+        self,
+        reader: LogReader,
+        *,
+        cells: int,
+        clock: Clock,
+        saved: Path | None = None,
+        on_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Follow `cells` partitions; the state is kept in the file `saved`."""
+        """Follow `cells` partitions; the state is kept in the file `saved`.
+
+        `on_failed` is called, in the follower's thread, when it can't go on: it has to end the
+        process, for only a new start follows again.
+        """
         self._reader = reader
         self._cells = cells
         self._clock = clock
         self._saved = saved
+        self._on_failed = on_failed
         self._saved_ms = 0
         self._leases = Leases()
         self._changed = threading.Condition()
@@ -117,6 +129,7 @@ class Follower:
         except Exception as error:  # the process ends by it: nothing may be released blindly
             logger.exception("the gateway can't follow the log")
             self.failed = error
+            self._on_failed()
 
     def _begin(self) -> None:
         kept = self._kept()

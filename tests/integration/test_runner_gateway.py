@@ -582,3 +582,23 @@ def test_persisted_credentials_lie_beside_the_workspace(site: Site) -> None:
     assert "***" in log.texts()[-1]
     assert bare.conclusion == "success"
     assert without.texts()[-2:] == ["0", "0"]
+
+
+def test_a_gateway_that_cannot_follow_the_log_ends(site: Site, tmp_path: Path) -> None:
+    """With a code that lets its supervisor start it again; here it looks for a partition too many.
+
+    One that stayed would answer nobody for good.
+    """
+    settings = {
+        "TAILRACE_HOME": str(tmp_path), "TAILRACE_KAFKA_BOOTSTRAP": site.driver.bootstrap,
+        "TAILRACE_GATEWAY_PORT": str(free_port()), "TAILRACE_CELLS": "9",
+        "TAILRACE_LOG_FORMAT": "text",
+    }  # fmt: skip
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "runner.gateway"], env={**os.environ, **settings},
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert ended.returncode == 1
+    assert "the gateway can't follow the log" in ended.stderr

@@ -41,6 +41,8 @@ class World:
     token: str
     key: BootKey
     epoch: str = ""
+    #: What the follower asked for when it failed.
+    ended: list[str] = dataclasses.field(default_factory=list)
 
     def append(self, event: e.Event) -> None:
         """Append to `events`, and wait until the gateway has read it."""
@@ -93,8 +95,11 @@ def world(tmp_path: Path) -> Iterator[World]:
     """Yield a gateway that knows one live attempt of one boot, and has told its epoch."""
     clock, log, key = ManualClock(), MemoryLog(now_ms=lambda: 1), BootKey()
     token = TokenFile(tmp_path / "token")
+    ended: list[str] = []
     means = Means(
-        follower=Follower(log.reader(), cells=1, clock=clock),
+        follower=Follower(
+            log.reader(), cells=1, clock=clock, on_failed=lambda: ended.append("ended")
+        ),
         source=None,  # type: ignore[arg-type]  # no test of the door gets as far
         objects=FileStore(tmp_path / "objects"),
         writer=log.writer(),
@@ -106,7 +111,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         wait_ms=50,
     )
     means.follower.start()
-    found = World(clock, log, means, make_app(means), token.ensure(), key)
+    found = World(clock, log, means, make_app(means), token.ensure(), key, ended=ended)
     found.append(joined(key))
     found.append(
         e.JobAssigned(
@@ -174,6 +179,18 @@ def test_a_gateway_that_still_reads_the_log_does_not_say_no(
         assert world.send(who=unknown)[:2] == (503, "Starting")
         assert world.send(who={"boot_id": "b0"})[:2] == (503, "Starting")
     assert world.send(who=unknown)[:2] == (409, "Not the live attempt")
+
+
+def test_a_gateway_that_cannot_follow_the_log_answers_nobody(world: World) -> None:
+    """Neither known nor new boots are told no: a job would take that for an answer, and fail."""
+    follower = world.means.follower
+    record = Append(topics.EVENTS, 0, b"k", b"no event", (("ce_type", b"tailrace.RunnerJoined"),))
+    world.log.put(record)
+    eventually(lambda: follower.failed is not None, what="the failure")
+
+    for who in ({"boot_id": "b0"}, {"attempt": 2}, {}):
+        assert world.send(who=who)[:2] == (503, "Unavailable")
+    eventually(lambda: world.ended == ["ended"], what="the end of the process")
 
 
 def test_a_repeated_request_is_refused(world: World) -> None:
