@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -124,7 +125,10 @@ class Objects:
 
 
 class Shelf:
-    """The artifacts and caches of an installation; calls block and raise DepotError."""
+    """The artifacts and caches of an installation; calls block and raise DepotError.
+
+    One a process, for all its threads.
+    """
 
     def __init__(self, objects: ObjectStore, clock: Clock, limits: Limits | None = None) -> None:
         """Keep everything in `objects`."""
@@ -134,6 +138,7 @@ class Shelf:
         self._clock = clock
         self._limits = limits or Limits()
         self._caches = Caches(self._objects, clock, self._limits)
+        self._artifacts_lock = threading.Lock()
 
     # ----------------------------------------------------------------- pieces
 
@@ -187,12 +192,23 @@ class Shelf:
     def save_artifact(
         self, owner: Owner, entry: Entry, *, overwrite: bool, retention_days: int
     ) -> Kept:
-        """Keep an artifact. A job that runs again replaces what its earlier attempt left."""
+        """Keep an artifact. A job that runs again replaces what its earlier attempt left.
+
+        Of requests to one shelf for one name, one gets it: they go one after the other. Of those
+        to two gateways in the same instant the one that writes last sees the other and gives way
+        if it is the younger; if it is the older one both stay, and readers get the younger.
+        """
         self._check(entry)
         if _FORBIDDEN & set(entry.name):
             raise DepotError(
                 f'the artifact name {entry.name!r} has one of the characters " : < > | * ? \\ /'
             )
+        with self._artifacts_lock:
+            return self._save_artifact(owner, entry, overwrite, retention_days)
+
+    def _save_artifact(
+        self, owner: Owner, entry: Entry, overwrite: bool, retention_days: int
+    ) -> Kept:
         now_ms = self._clock.now_ms()
         folder = f"{ARTIFACTS}{owner.run_id}/{hashed(entry.name)}/"
         there = self._living(folder, now_ms)

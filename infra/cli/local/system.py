@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra import VERSION
 from infra.clock import SystemClock
@@ -53,6 +53,9 @@ from schemas.late import dataclass
 from schemas.workflow.expressions.values import Value
 from schemas.workflow.plan import JobPlan, WorkflowPlan
 from schemas.workflow.plan_json import plan_from_json, plan_to_json
+
+if TYPE_CHECKING:
+    from runner.gateway.shelf import Shelf
 
 SOURCE = "tailrace/local"
 LABEL = "tailrace-local"
@@ -111,6 +114,8 @@ class LocalGateway:
         self._vault = vault
         self._identity = identity
         self._objects = objects
+        self._shelf: Shelf | None = None
+        self._making = threading.Lock()
 
     @property
     def public_key(self) -> str:
@@ -139,8 +144,7 @@ class LocalGateway:
 
     def depot(self, assignment: Assignment) -> Depot:
         """Return the attempt's way to artifacts and caches, which end with the local run."""
-        from infra.objects import open_store
-        from runner.gateway.shelf import Owner, Shelf, ShelfDepot
+        from runner.gateway.shelf import Owner, ShelfDepot
 
         lease = self._lease(assignment)
         owner = Owner(
@@ -150,7 +154,17 @@ class LocalGateway:
             attempt=lease.token.attempt,
             fork=lease.fork,
         )
-        return ShelfDepot(Shelf(open_store(self._objects.as_uri()), SystemClock()), owner)
+        return ShelfDepot(self._one_shelf(), owner)
+
+    def _one_shelf(self) -> Shelf:
+        """Return the shelf of all attempts, made when the first asks: most runs keep nothing."""
+        from infra.objects import open_store
+        from runner.gateway.shelf import Shelf
+
+        with self._making:
+            if self._shelf is None:
+                self._shelf = Shelf(open_store(self._objects.as_uri()), SystemClock())
+            return self._shelf
 
     def _lease(self, assignment: Assignment) -> Lease:
         token = Token(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from infra.clock import SystemClock
+from infra.clock import ManualClock, SystemClock
 from infra.objects import FileStore
 from runner.depot import DepotError, Entry, load, store
 from runner.gateway.shelf import Owner, Shelf, ShelfDepot, TakenError
@@ -59,6 +61,47 @@ def test_an_artifact_name_is_taken_once_a_run(shelf: Shelf) -> None:
     with pytest.raises(TakenError):
         save(shelf, Owner(repository="demo/hello", run_id="r1", job_id="r1.x", attempt=1), "a")
     assert [found.name for found in shelf.artifacts(OWNER)] == ["a"]
+
+
+class HookedStore(FileStore):
+    """Calls `before_artifact` once, before the first entry of an artifact is written."""
+
+    before_artifact: Callable[[], None] | None = None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object."""
+        if self.before_artifact is not None and key.startswith("artifacts/"):
+            hook, self.before_artifact = self.before_artifact, None
+            hook()
+        super().put(key, data)
+
+
+def test_of_two_jobs_at_once_one_gets_the_name(tmp_path: Path) -> None:
+    """Also when the second begins and ends between the first one's look and its write."""
+    objects, clock = HookedStore(tmp_path), ManualClock()
+    shelf = Shelf(objects, clock)
+    other = Owner(repository="demo/hello", run_id="r1", job_id="r1.test", attempt=1)
+    taken: list[Owner] = []
+
+    def keep(owner: Owner) -> None:
+        try:
+            save(shelf, owner, "a")
+        except TakenError:
+            taken.append(owner)
+
+    second = threading.Thread(target=keep, args=(other,))
+
+    def interleave() -> None:
+        clock.advance(1)
+        second.start()
+        second.join(0.2)  # it waits for the first, and must not be waited for any longer
+
+    objects.before_artifact = interleave
+    keep(OWNER)
+    second.join(10)
+
+    assert taken == [other]
+    assert len(list(objects.list("artifacts/"))) == 1
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "x" * 600, "a\nb"])
