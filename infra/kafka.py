@@ -398,7 +398,8 @@ class KafkaTransactionalWriter:
 class CellMember:
     """A member of the consumer group that shares out cells.
 
-    It speaks KIP-848's protocol: a dead member is gone after the broker's session time (3 s).
+    It speaks KIP-848's protocol: a dead member is gone after the broker's session time, which is
+    2 s for the embedded one.
     """
 
     def __init__(self, bootstrap: str, client_id: str, group: str, topic: str) -> None:

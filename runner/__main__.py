@@ -54,7 +54,9 @@ def config_of(settings: Settings) -> RunnerConfig:
             settings.gateway_url, lambda: token.read().decode(), identity, SystemClock()
         ),
         environment=environment,
-        facts=RunnerFacts(name=name, arch=architecture()),
+        facts=RunnerFacts(
+            name=name, arch=architecture(), retention_days=settings.artifact_retention_days
+        ),
         hostname=socket.gethostname(),
         version=metadata.version("tailrace"),
         engine=lambda: detect(

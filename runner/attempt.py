@@ -347,8 +347,9 @@ class Attempt:
         folders.write(Path(places.event_path), payload)
         token = released.get(TOKEN_SECRET, "")
         github = github_context(
-            given.get("github") or {}, job_id=plan.local_id, places=places, token=token
-        )
+            given.get("github") or {}, job_id=plan.local_id, places=places,
+            facts=self._tools.facts, token=token,
+        )  # fmt: skip
         common: dict[str, Value] = {
             "github": github,
             "needs": given.get("needs") or {},

@@ -39,6 +39,7 @@ class RunnerFacts:
     name: str
     arch: str
     debug: bool = False
+    retention_days: int = 90
 
 
 def inherited(environ: Mapping[str, str], *, own_programs: str | None = None) -> dict[str, str]:
@@ -59,7 +60,7 @@ def inherited(environ: Mapping[str, str], *, own_programs: str | None = None) ->
 
 
 def github_context(
-    given: Mapping[str, Value], *, job_id: str, places: Places, token: str = ""
+    given: Mapping[str, Value], *, job_id: str, places: Places, facts: RunnerFacts, token: str = ""
 ) -> dict[str, Value]:
     """Return the `github` context of a job: what came with it and what only its runner knows."""
     found: dict[str, Value] = {
@@ -67,7 +68,7 @@ def github_context(
         "workspace": places.workspace,
         "event_path": places.event_path,
         "token": token,
-        "retention_days": "90",
+        "retention_days": str(facts.retention_days),
     }
     return {**found, **{k: v for k, v in given.items() if v is not None},
         "workspace": places.workspace,
