@@ -204,21 +204,21 @@ class Shelf:
                 f'the artifact name {entry.name!r} has one of the characters " : < > | * ? \\ /'
             )
         with self._artifacts_lock:
-            return self._save_artifact(owner, entry, overwrite, retention_days)
+            return self._save_artifact(owner, entry, overwrite=overwrite, days=retention_days)
 
-    def _save_artifact(
-        self, owner: Owner, entry: Entry, overwrite: bool, retention_days: int
-    ) -> Kept:
+    def _save_artifact(self, owner: Owner, entry: Entry, *, overwrite: bool, days: int) -> Kept:
         now_ms = self._clock.now_ms()
         folder = f"{ARTIFACTS}{owner.run_id}/{hashed(entry.name)}/"
         there = self._living(folder, now_ms)
-        for found in there.values():
-            if entry.upload_id and found.get("upload_id") == entry.upload_id:
-                return Kept(entry=read_entry(found))  # the answer to the same request was lost
+        again = there.pop(_key_of_upload(there, entry.upload_id), None)
         replaced = there if overwrite else _of_earlier_attempt(there, owner)
+        if again is not None:
+            # the answer to this request was lost, or it was cut short before these were taken away
+            self._retire(replaced, now_ms)
+            return Kept(entry=read_entry(again))
         if len(replaced) < len(there):
             raise _taken(entry.name)
-        days, note = self._days(retention_days)
+        days, note = self._days(days)
         artifact_id = hashed(f"{owner.run_id} {entry.name} {now_ms} {random_id()}")
         key = f"{folder}{now_ms:014d}-{artifact_id}"
         kept = replace(
@@ -240,9 +240,12 @@ class Shelf:
         if not overwrite and any(rival < key for rival in rivals):
             self._objects.retire(key, content, now_ms)
             raise _taken(entry.name)
-        for old, found in replaced.items():
-            self._objects.retire(old, found, now_ms)
+        self._retire(replaced, now_ms)
         return Kept(entry=kept, note=note)
+
+    def _retire(self, entries: dict[str, dict[str, Any]], now_ms: int) -> None:
+        for key, found in entries.items():
+            self._objects.retire(key, found, now_ms)
 
     def _days(self, wanted: int) -> tuple[int, str]:
         most = self._limits.artifact_days
@@ -282,6 +285,11 @@ class Shelf:
     ) -> Entry | None:
         """Return the cache that fits best; see `Depot.find_cache`."""
         return self._caches.find(owner, keys, version=version, scopes=scopes)
+
+
+def _key_of_upload(there: dict[str, dict[str, Any]], upload_id: str) -> str:
+    found = (key for key, item in there.items() if item.get("upload_id") == upload_id)
+    return next(found, "") if upload_id else ""
 
 
 def _of_earlier_attempt(

@@ -12,7 +12,7 @@ import pytest
 from infra.clock import ManualClock
 from infra.objects import FileStore, NoSuchObjectError
 from runner.depot import PIECE_BYTES, DepotAwayError, DepotError, Entry, load, patiently, store
-from runner.gateway.shelf import DAY_MS, Limits, Owner, Shelf, ShelfDepot, TakenError
+from runner.gateway.shelf import DAY_MS, Limits, Objects, Owner, Shelf, ShelfDepot, TakenError
 from runner.gateway.sweep import Sweeper
 from schemas.stored import EPOCH_MS, piece_key
 
@@ -170,6 +170,34 @@ def test_a_repeated_request_has_the_answer_of_the_first(place: Place) -> None:
     assert keep(place.shelf, first) == keep(place.other, first)
     with pytest.raises(TakenError):
         keep(place.shelf, replace(first, upload_id="u2"))
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_repeated_request_ends_what_a_killed_gateway_began(
+    place: Place, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
+) -> None:
+    """What the new artifact replaces goes, also when its entry was written and nothing else."""
+    old = place.artifact("a", b"old")
+    job = OWNER if overwrite else replace(OWNER, attempt=2)
+    new = replace(place.stored("a", b"new"), upload_id="u1")
+    place.clock.advance(1)
+
+    def keep() -> Entry:
+        return place.shelf.save_artifact(job, new, overwrite=overwrite, retention_days=0).entry
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "retire", killed)
+        with pytest.raises(KeyboardInterrupt):
+            keep()
+    both = list(place.objects.list("artifacts/"))
+
+    kept = keep()
+
+    assert both == [old.uri, kept.uri]
+    assert list(place.objects.list("artifacts/")) == [kept.uri]
 
 
 def test_the_caches_used_least_recently_make_room(tmp_path: Path) -> None:
