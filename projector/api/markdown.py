@@ -2,8 +2,8 @@
 
 HTML in a summary is shown as text. Links go to http, https and mailto alone; images are links,
 since a page loads nothing from elsewhere. Pure, but not quick: the first `MARKDOWN_CHARACTERS_MAX`
-are rendered (at most a second and a half, whatever they are; measured in
-`tests/unit/projector/test_markdown.py`), what follows is shown as plain text.
+are rendered (in less than `RENDER_SECONDS_MAX`, whatever they are), what follows is shown as plain
+text.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from mdit_py_plugins.tasklists import tasklists_plugin
 
 CHARACTERS_MAX = 256 * 1024
 MARKDOWN_CHARACTERS_MAX = 48 * 1024
+#: What a text may take at most: `tests/unit/projector/test_markdown.py` holds the worst ones to it.
+RENDER_SECONDS_MAX = 2
 #: More opening brackets in one text than this, and links in it are shown as they are written: the
 #: search for their ends is quadratic in CommonMark's own algorithm.
 BRACKETS_MAX = 4_000
@@ -100,7 +102,8 @@ def _parser(*, links: bool) -> MarkdownIt:
     return parser
 
 
-@lru_cache(maxsize=64)
+# a few at most: of a very long text the HTML takes over a megabyte
+@lru_cache(maxsize=8)
 def to_html(text: str) -> Markup:
     """Return a text as HTML; of a very long one the rest is plain, or cut, and says so."""
     shown, plain = text[:MARKDOWN_CHARACTERS_MAX], text[MARKDOWN_CHARACTERS_MAX:CHARACTERS_MAX]

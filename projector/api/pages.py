@@ -193,7 +193,7 @@ async def _run_page(
 
 
 async def _rendered(summary: str | None) -> Markup | None:
-    """Render a summary beside the event loop: the largest takes a second."""
+    """Render a summary beside the event loop: the largest takes a while."""
     return await asyncio.to_thread(to_html, summary) if summary else None
 
 

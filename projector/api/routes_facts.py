@@ -49,6 +49,7 @@ async def show_artifact(request: Request, artifact_id: str) -> Response:
         206: {"content": {"application/zip": {}}, "description": "The part asked for by `Range`."},
         304: {"description": "The client has it (`If-None-Match`)."},
         410: {"model": models.Problem, "description": "It expired, or its file was removed."},
+        503: {"model": models.Problem, "description": "Too many downloads: see `Retry-After`."},
     },
 )
 async def download_artifact(
@@ -78,9 +79,9 @@ async def download_artifact(
         return Response(status_code=304, headers=headers)
     span = span_of(range_, file.entry.size_bytes) if if_range in (None, etag) else None
     if span is None:
-        return Download(file, Span(0, file.entry.size_bytes), headers)
+        return Download(file, Span(0, file.entry.size_bytes), headers, services.downloads)
     headers["Content-Range"] = f"bytes {span.first}-{span.end - 1}/{file.entry.size_bytes}"
-    return Download(file, span, headers, 206)
+    return Download(file, span, headers, services.downloads, status=206)
 
 
 @router.get(

@@ -23,6 +23,7 @@ from projector.api.livelogs import LiveLogs
 from projector.api.logsource import Archive, LogSource
 from projector.api.problems import ProblemError
 from projector.api.queries import Queries
+from projector.api.stored import DOWNLOADS_MAX
 from projector.api.upstream import Upstream
 from schemas.topics import LOG_PARTITIONS, LOGS
 
@@ -69,6 +70,7 @@ class Services:
         )
         self.upstream = Upstream(wiring.ingest_url)
         self.streams: dict[str, int] = {}
+        self.downloads = asyncio.Semaphore(DOWNLOADS_MAX)
         self.closing = asyncio.Event()
         self._sweep_now = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None

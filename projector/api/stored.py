@@ -1,8 +1,8 @@
 """Artifacts out of the object store: a file in pieces, read and checked piece by piece.
 
 At most two pieces (16 MiB) are in memory for a download, however large it is and however slowly it
-is read. What does not match its sha256 is never sent: the answer ends before it, and the length
-that was promised tells the client.
+is read, and at most `DOWNLOADS_MAX` run at once. What does not match its sha256 is never sent: the
+answer ends before it, and the length that was promised tells the client.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -26,8 +27,14 @@ from schemas.stored import PIECE_BYTES, Entry, EntryError, piece_key, piece_part
 
 logger = logging.getLogger(__name__)
 
+#: Downloads at once; each may hold two pieces.
+DOWNLOADS_MAX = 8
+#: A client that does not take 256 KiB within this has stopped reading, and gives its place free.
+STALLED_S = 60.0
+_RETRY_AFTER_S = 5
 _SENT_BYTES = 256 * 1024
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# 18 digits say more than a file can have; what is no range is ignored
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _PLAIN = re.compile(r"[A-Za-z0-9._ -]+")
 _FILE_NAME_MAX = 200
 
@@ -64,7 +71,7 @@ class StoredFile:
             raise DamagedError(f"piece {number} ({name}) of {self.entry.uri} is damaged")
         return data
 
-    async def stream(self, span: Span) -> AsyncIterator[bytes]:
+    async def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a span; of the whole file only what its sha256 proves."""
         whole = hashlib.sha256() if span == Span(0, self.entry.size_bytes) else None
         first, last = span.first // PIECE_BYTES, -(-span.end // PIECE_BYTES)
@@ -102,6 +109,16 @@ def _gone(name: str) -> ProblemError:
         f"The artifact {name!r} is in the log, but its file is not in the object store any more. "
         "Run the job again to upload it anew.",
         code="artifact-gone",
+    )
+
+
+def _busy() -> ProblemError:
+    return ProblemError(
+        503,
+        f"{DOWNLOADS_MAX} artifacts are being downloaded, which is all that this server does at "
+        f"once. Ask again in {_RETRY_AFTER_S} s.",
+        code="too-many-downloads",
+        headers={"Retry-After": str(_RETRY_AFTER_S)},
     )
 
 
@@ -160,10 +177,10 @@ def disposition(name: str) -> str:
     begin with a dot, or lead to another folder.
     """
     kept = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name)
-    kept = kept.strip(" .") if kept.strip(" .") else "artifact"
-    if kept != name.strip() and kept.startswith("zip"):
-        kept = f"artifact.{kept}"
-    kept = kept[-_FILE_NAME_MAX:]
+    # the cut may lay bare a dot or a blank again
+    kept = kept.strip(" .")[-_FILE_NAME_MAX:].strip(" .") or "artifact"
+    if kept == "zip" != name.strip():
+        kept = "artifact.zip"
     plain = "".join(c if _PLAIN.fullmatch(c) else "_" for c in kept)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(kept, safe='')}"
 
@@ -172,25 +189,46 @@ class Download(Response):
     """Sends a span of a stored file; `HEAD` gets the headers alone."""
 
     def __init__(
-        self, file: StoredFile, span: Span, headers: dict[str, str], status: int = 200
+        self,
+        file: StoredFile,
+        span: Span,
+        headers: dict[str, str],
+        places: asyncio.Semaphore,
+        *,
+        status: int = 200,
+        stalled_s: float = STALLED_S,
     ) -> None:
-        """Promise the span's length."""
+        """Promise the span's length; of `places` it takes one while it has pieces in memory."""
         super().__init__(status_code=status, headers=headers)
         self._file = file
         self._span = span
+        self._places = places
+        self._stalled_s = stalled_s
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send it; a damaged piece cuts the connection, which no client takes for the end."""
+        """Send it; a damaged piece cuts the connection, which no client takes for the end.
+
+        ProblemError 503 when all places are taken.
+        """
+        if scope["method"] == "HEAD":
+            await self._start(send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        if self._places.locked():
+            raise _busy()
+        async with self._places, aclosing(self._file.stream(self._span)) as parts:
+            # the first piece is read and checked before the status is said
+            first = await self._first(parts)
+            await self._start(send)
+            if first and not await self._send(first, parts, receive, send):
+                return
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, send: Any) -> None:
         length = str(self._span.end - self._span.first).encode()
         headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
         headers.append((b"content-length", length))
-        parts = self._file.stream(self._span)
-        # the first piece is read and checked before the status is said
-        first = await self._first(parts) if scope["method"] != "HEAD" else b""
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
-        if first and not await self._send(first, parts, receive, send):
-            return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _first(self, parts: AsyncIterator[bytes]) -> bytes:
         name = self._file.entry.name
@@ -210,14 +248,21 @@ class Download(Response):
         """Send everything; False when the client went, or there is no more that may be sent."""
         gone = asyncio.ensure_future(until_gone(receive))
         try:
-            await send({"type": "http.response.body", "body": first, "more_body": True})
+            await self._pass_on(first, send)
             async for part in parts:
                 if gone.done():
                     return False
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+                await self._pass_on(part, send)
+        except TimeoutError:
+            logger.warning("a download of %s ends: its client did not read", self._file.entry.uri)
+            return False
         except (ObjectStoreError, DamagedError) as error:
             logger.error("a download ends early: %s", error)  # noqa: TRY400 - see above
             return False
         finally:
             gone.cancel()
         return True
+
+    async def _pass_on(self, part: bytes, send: Any) -> None:
+        async with asyncio.timeout(self._stalled_s):
+            await send({"type": "http.response.body", "body": part, "more_body": True})

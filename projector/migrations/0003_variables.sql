@@ -1,4 +1,5 @@
--- Values of the `vars` context. Their events are new with this table: nothing is folded again.
+-- Values of the `vars` context. Older events have some, too (RepositoryConfigured.variables); they
+-- come into this table because 0002 has all of `events` folded again in the same start.
 
 CREATE TABLE variable (
     repository text NOT NULL,
