@@ -124,11 +124,15 @@ SELECT json_build_object('uri', t.uri, 'repository', t.repository, 'name', t.nam
 FROM artifact t WHERE t.artifact_id = %(artifact_id)s
 
 -- name: variables
-SELECT json_build_object('items', coalesce(json_agg(json_build_object(
-        'name', v.name, 'value', v.value, 'set_at', v.set_at, 'actor', v.actor
-    ) ORDER BY v.name), '[]'), 'as_of', {{as_of}})::text
-FROM variable v WHERE v.repository = %(repository)s AND v.environment = %(environment)s
-    AND NOT v.removed
+-- No row for a repository that is not served; those of the installation have '' for it.
+SELECT json_build_object('items', coalesce((SELECT json_agg(json_build_object(
+            'name', v.name, 'value', v.value, 'set_at', v.set_at, 'actor', v.actor
+        ) ORDER BY v.name)
+        FROM variable v WHERE v.repository = %(repository)s AND v.environment = %(environment)s
+            AND NOT v.removed), '[]'),
+    'as_of', {{as_of}})::text
+WHERE %(repository)s = '' OR EXISTS (
+    SELECT FROM repository r WHERE r.name = %(repository)s AND NOT r.removed)
 
 -- name: variables_beside
 SELECT json_build_object('count', count(*), 'bytes', coalesce(sum(

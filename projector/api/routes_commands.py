@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -20,9 +22,55 @@ router = APIRouter(prefix="/api/v1", responses=models.PROBLEMS, tags=["commands"
 COMMAND_BYTES_MAX = 1024 * 1024
 WEBHOOK_BYTES_MAX = 25 * 1024 * 1024
 
+Receive = Callable[[], Awaitable[Any]]
+
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": models.Accepted, "description": "The event is in the log."}
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What was read of a request's body; `whole` unless there is more of it, or its client went."""
+
+    content: bytes
+    whole: bool
+
+    def again(self, receive: Receive) -> Receive:
+        """Return what gives the body again, then what `receive` still has."""
+        given = False
+
+        async def from_here() -> Any:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": self.content, "more_body": not self.whole}
+
+        return from_here
+
+    def value_bytes(self) -> int | None:
+        """Return the bytes of a variable's value; None for a body that is refused as a whole."""
+        if not self.whole or len(self.content) > COMMAND_BYTES_MAX:
+            return None
+        try:
+            value = msgspec.json.decode(self.content)["value"]
+            return len(value.encode()) if isinstance(value, str) else None
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError):
+            return None
+
+
+async def _body(request: Request) -> Body:
+    """Read a body up to the limit of commands; forwarding refuses what is larger."""
+    content = bytearray()
+    while len(content) <= COMMAND_BYTES_MAX:
+        message = await request.receive()
+        content += message.get("body", b"")
+        if message["type"] == "http.disconnect":
+            break
+        if not message.get("more_body", False):
+            return Body(content=bytes(content), whole=True)
+    return Body(content=bytes(content), whole=False)
 
 
 class Forwarded(Response):
@@ -33,11 +81,11 @@ class Forwarded(Response):
         services: Services,
         query: bytes | None = None,
         *,
-        body_bytes_max: int = COMMAND_BYTES_MAX,
+        read: Body | None = None,
     ) -> None:
-        """`query` replaces the request's own."""
+        """`query` replaces the request's own; `read` is what was read of its body already."""
         super().__init__()
-        self._body_bytes_max = body_bytes_max
+        self._read = read
         self._services = services
         self._query = query
 
@@ -45,9 +93,9 @@ class Forwarded(Response):
         """Send the request on."""
         await self._services.upstream.forward(
             scope,
-            receive,
+            receive if self._read is None else self._read.again(receive),
             send,
-            body_bytes_max=self._body_bytes_max,
+            body_bytes_max=COMMAND_BYTES_MAX,
             query=self._query,
             authorization=b"Bearer " + self._services.wiring.token.read(),
         )
@@ -226,8 +274,6 @@ async def _set_variable(
         "name": name.upper(),
     }
     beside = await services.queries.value("variables_beside", values=values)
-    if beside is None:
-        return Forwarded(services)
     room = TOGETHER_BYTES_MAX - beside["bytes"] - len(name)
     if beside["count"] >= names_max(repository, environment) or room < 0:
         raise ProblemError(
@@ -236,8 +282,17 @@ async def _set_variable(
             "this scope may have: remove one first.",
             code="too-many-variables",
         )
-    # as JSON no text is shorter than it is: what the scope has no room for is not sent on
-    return Forwarded(services, body_bytes_max=min(COMMAND_BYTES_MAX, room + len('{"value":""}')))
+    body = await _body(request)
+    size = body.value_bytes()
+    if size is not None and size > room:
+        raise ProblemError(
+            422,
+            f"The value has {size} bytes, and there is room for {room}: all variables of a scope "
+            f"may have {TOGETHER_BYTES_MAX} bytes, the {beside['count']} others and the name take "
+            f"{TOGETHER_BYTES_MAX - room}. Use a shorter value, or remove another variable.",
+            code="variable-too-large",
+        )
+    return Forwarded(services, read=body)
 
 
 @router.delete(

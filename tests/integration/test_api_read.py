@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from projector.api import models
+from projector.api.routes_commands import COMMAND_BYTES_MAX
 from schemas import events as e
+from schemas.variables import TOGETHER_BYTES_MAX
 from tests.support.eventually import eventually
 from tests.support.histories import History, LogStream
 from tests.support.read_side import TOKEN, ReadSide, read_side, running, running_api
@@ -555,6 +557,7 @@ def test_variables_are_listed_by_scope_and_a_full_scope_is_refused(
         client = Client(url)
         side.append(
             [
+                *History().configured().events,
                 told(1, "", "WHERE", "everywhere"),
                 told(2, name, "WHERE", "here"),
                 told(3, name, "WHERE", "there"),
@@ -572,8 +575,8 @@ def test_variables_are_listed_by_scope_and_a_full_scope_is_refused(
             found = models.VariableList.model_validate(client.json(path))
             return {variable.name: variable.value for variable in found.items}
 
-        def put(path: str, size: int = 1) -> int:
-            body = json.dumps({"value": "y" * size}).encode()
+        def put(path: str, value: str = "y") -> int:
+            body = json.dumps({"value": value}).encode()
             return client.ask(path, "PUT", body, Content_Type="application/json")[0]
 
         assert values("/api/v1/variables") == {"WHERE": "everywhere"}
@@ -581,14 +584,21 @@ def test_variables_are_listed_by_scope_and_a_full_scope_is_refused(
         assert values(f"{at}?environment=PRODUCTION") == {"WHERE": "prod"}
         assert put(f"{at}/MORE?environment=full") == 422
         assert put(f"{at}/n001?environment=full") == 202
-        assert put(f"{at}/MORE?environment=large", 30_000) == 413
-        assert put(f"{at}/MORE?environment=large", 20_000) == 202
+        room = TOGETHER_BYTES_MAX - 5 * 48_002 - len("MORE")
+        assert put(f"{at}/MORE?environment=large", "y" * (room + 1)) == 422
+        assert put(f"{at}/MORE?environment=large", "ü" * (room // 2 + 1)) == 422
+        # six bytes each in the JSON text, two in the value
+        assert put(f"{at}/MORE?environment=large", "ü" * (room // 2)) == 202
+        assert put(f"{at}/MORE", "y" * COMMAND_BYTES_MAX) == 413
         assert put("/api/v1/variables/MORE") == 202
         assert client.ask(f"{at}/WHERE", "DELETE")[0] == 202
         assert [line.split()[1] for line, _, _ in seen] == [
             f"{at}/n001?environment=full", f"{at}/MORE?environment=large",
             "/api/v1/variables/MORE", f"{at}/WHERE",
         ]  # fmt: skip
+        assert json.loads(seen[1][1]) == {"value": "ü" * (room // 2)}
+        assert values(f"{at}?environment=none") == {}
+        assert client.ask("/api/v1/repositories/acme/nothing/variables")[0] == 404
 
 
 def test_archiving_again_after_a_crash_gives_the_same_archive(
