@@ -274,7 +274,8 @@
     foldable();
     if (following) box.scrollTop = box.scrollHeight;
     if (wanted && !draw.found) {
-      const there = document.getElementById("L" + wanted[1]);
+      // rows come in order: if only the next is there, the line is the end of a group
+      const there = document.getElementById("L" + wanted[1]) || document.getElementById("L" + (Number(wanted[1]) + 1));
       if (there) { draw.found = true; reveal(there); there.classList.add("here"); there.scrollIntoView({ block: "center" }); }
     }
   };
