@@ -15,7 +15,16 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 from schemas.late import dataclass
 from schemas.stored import PIECE_BYTES, Entry, EntryError, piece_parts
 
-__all__ = ["PIECE_BYTES", "Depot", "DepotAwayError", "DepotError", "Entry", "Kept", "Saved"]
+__all__ = [
+    "PIECE_BYTES",
+    "Depot",
+    "DepotAwayError",
+    "DepotDamagedError",
+    "DepotError",
+    "Entry",
+    "Kept",
+    "Saved",
+]
 
 #: How long a piece waits for a depot that does not answer: a gateway that starts again is back.
 RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -29,6 +38,10 @@ class DepotError(Exception):
 
 class DepotAwayError(DepotError):
     """The depot does not answer; it may be asked again."""
+
+
+class DepotDamagedError(DepotError):
+    """What the depot gave is not what was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,17 +163,19 @@ def _kept(depot: Depot, data: bytes) -> str:
 
 
 def load(depot: Depot, entry: Entry, path: Path, check: Callable[[], None] = lambda: None) -> None:
-    """Write an entry's file to a new `path`. Raises DepotError when it is not what was kept."""
+    """Write an entry's file to a new `path`. Raises DepotDamagedError when it is another one."""
     whole = hashlib.sha256()
     with path.open("xb") as file:
         for piece in entry.pieces:
             data = patiently(lambda piece=piece: depot.get_piece(piece), check)  # type: ignore[misc]
             if hashlib.sha256(data).hexdigest() != _digest_of(piece):
-                raise DepotError(f"{entry.name}: piece {piece} is damaged in the object store")
+                raise DepotDamagedError(
+                    f"{entry.name}: piece {piece} is damaged in the object store"
+                )
             whole.update(data)
             file.write(data)
     if whole.hexdigest() != entry.sha256:
-        raise DepotError(f"{entry.name} is not the file that was kept: its sha256 differs")
+        raise DepotDamagedError(f"{entry.name} is not the file that was kept: its sha256 differs")
 
 
 def _digest_of(piece: str) -> str:

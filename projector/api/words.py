@@ -16,6 +16,8 @@ REASONS = {
     "infra.attempts_used_up": "No runner could finish it, and no attempts are left",
     "infra.git_unreachable": "The repository could not be read in time",
     "user.unsupported_container": "No runner for it has a container engine",
+    "infra.gateway": "The gateway was away, or refused what it needed",
+    "infra.damaged": "What was kept for it is damaged in the object store",
     "infra.start_failed": "The runner could not start it",
     "infra.checkout_failed": "The commit could not be checked out",
     "cancel.user": "Someone cancelled it",

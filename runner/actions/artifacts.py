@@ -30,7 +30,15 @@ from runner.actions.files import (
     unpack,
     warn_unexpected,
 )
-from runner.depot import DepotError, Entry, load, patiently, store
+from runner.depot import (
+    DepotAwayError,
+    DepotDamagedError,
+    DepotError,
+    Entry,
+    load,
+    patiently,
+    store,
+)
 from runner.steps import StepEnd
 from schemas.workflow.hashfiles import HashPatterns
 
@@ -127,7 +135,8 @@ class UploadArtifact:
                     context.check,
                 )
             except DepotError as error:
-                raise ActionError(f"artifact {name!r}: {error}", "user.artifact") from error
+                reason = reason_of(error, refused="user.artifact")
+                raise ActionError(f"artifact {name!r}: {error}", reason) from error
         if kept.note:
             context.say(f"##[warning]{kept.note}.")
         context.say(f"Kept {count} files as artifact {name!r}: {size} bytes, sha256 {sha256}")
@@ -137,6 +146,17 @@ class UploadArtifact:
             "artifact-digest": sha256,
         }
         return StepEnd("success", exit_code=0, outputs=outputs)
+
+
+def reason_of(error: DepotError, *, refused: str = "infra.gateway") -> str:
+    """Return the code of a failure; `refused` when the depot answered, and the answer is no."""
+    match error:
+        case DepotAwayError():
+            return "infra.gateway"
+        case DepotDamagedError():
+            return "infra.damaged"
+        case _:
+            return refused
 
 
 def retention_days(given: dict[str, str]) -> int:
@@ -210,9 +230,9 @@ class DownloadArtifact:
             base = places.home + base[1:]
         folder = posixpath.normpath(posixpath.join(places.workspace, base))
         try:
-            found = context.depot.artifacts()
+            found = patiently(context.depot.artifacts, context.check)
         except DepotError as error:
-            raise ActionError(str(error), "infra.gateway") from error
+            raise ActionError(str(error), reason_of(error)) from error
         wanted = chosen(found, given)
         one_by_id = bool(given.get("artifact-ids")) and len(wanted) == 1
         flat = bool(given.get("name")) or one_by_id or is_true(given.get("merge-multiple"))
@@ -227,7 +247,7 @@ class DownloadArtifact:
             try:
                 load(context.depot, entry, path, context.check)
             except DepotError as error:
-                raise ActionError(f"artifact {entry.name!r}: {error}", "infra.gateway") from error
+                raise ActionError(f"artifact {entry.name!r}: {error}", reason_of(error)) from error
             unpack(context, folder, lambda tar: from_zip(path, tar))
         context.say(f"{entry.name}: {entry.files} files, {entry.size_bytes} bytes, {entry.sha256}")
 

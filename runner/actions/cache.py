@@ -81,8 +81,11 @@ class RestoreCache:
             raise ActionError(f"a cache has {KEYS_MAX} keys at most", "user.bad_input")
         outputs = {"cache-primary-key": key, "cache-hit": ""}
         try:
-            found = context.depot.find_cache(
-                keys, version=_version(given), scopes=scopes(context.github)
+            found = patiently(
+                lambda: context.depot.find_cache(
+                    keys, version=_version(given), scopes=scopes(context.github)
+                ),
+                context.check,
             )
             if found is not None and not is_true(given.get("lookup-only")):
                 _restore(context, found, patterns)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from runner.actions import ActionError
-from runner.actions.artifacts import braces, chosen, from_zip, to_zip
+from runner.actions.artifacts import braces, chosen, from_zip, reason_of, to_zip
 from runner.actions.cache import place_of, scopes
 from runner.actions.files import common_root, members, read_patterns
 from runner.actions.inputs import input_variables
 from runner.actions.local import read_below
 from runner.actions.remote import Name, read_name
-from runner.depot import Entry
+from runner.depot import DepotAwayError, DepotDamagedError, DepotError, Entry
 
 FILES = ("/w/dist/a.txt", "/w/dist/sub/b.txt", "/w/dist/.cache/c", "/w/src/x.py", "/h/.npm/i")
 
@@ -153,6 +153,22 @@ def test_inputs_choose_artifacts(given: dict[str, str], wanted: list[str]) -> No
     there = [_entry(name) for name in ("linux-x", "linux-y", "mac")]
 
     assert [entry.name for entry in chosen(there, given)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("error", "uploading", "downloading"),
+    [
+        (DepotAwayError("no answer"), "infra.gateway", "infra.gateway"),
+        (DepotDamagedError("another sha256"), "infra.damaged", "infra.damaged"),
+        (DepotError("the name is taken"), "user.artifact", "infra.gateway"),
+    ],
+)
+def test_only_what_the_depot_refuses_is_the_workflows_fault(
+    error: DepotError, uploading: str, downloading: str
+) -> None:
+    """A job whose gateway is away, or whose bytes are damaged, is tried again."""
+    assert reason_of(error, refused="user.artifact") == uploading
+    assert reason_of(error) == downloading
 
 
 def test_an_artifact_that_is_not_there_is_named_with_those_that_are() -> None:

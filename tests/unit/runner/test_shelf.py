@@ -10,7 +10,7 @@ import pytest
 
 from infra.clock import ManualClock, SystemClock
 from infra.objects import FileStore
-from runner.depot import DepotError, Entry, load, store
+from runner.depot import DepotDamagedError, DepotError, Entry, load, store
 from runner.gateway.shelf import Owner, Shelf, ShelfDepot, TakenError
 
 SHA = "0" * 64
@@ -45,7 +45,7 @@ def test_a_file_goes_in_pieces_and_comes_back_whole(shelf: Shelf, tmp_path: Path
 
     assert (size, len(pieces)) == (20_000_000, 3)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "in").read_bytes()
-    with pytest.raises(DepotError, match="differs"):
+    with pytest.raises(DepotDamagedError, match="differs"):
         load(depot, Entry(name="a", size_bytes=1, sha256=SHA, pieces=pieces), tmp_path / "other")
 
 
