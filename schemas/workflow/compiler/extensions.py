@@ -22,6 +22,7 @@ EXTENSION_KEYS = frozenset({"retry", "queue-timeout-minutes", "priority", "pool"
 _VARIABLES = tuple(
     (key, "TAILRACE_" + key.upper().replace("-", "_")) for key in sorted(EXTENSION_KEYS)
 )
+_NOT_APPLIED = EXTENSION_KEYS - {"pool"}
 RETRIES_MAX = 10
 BACKOFF_SECONDS_MAX = 3600
 PRIORITY_MAX = 1000
@@ -51,9 +52,12 @@ def read_extensions(check: Check, found: Mapping[str, Field], env: dict[str, Val
             value, place = _from_text(env[variable]), found["env"][1]
         else:
             continue
+        name = key if key in found else variable
         message = _set(result, key, value)
         if message:
-            check.report(place, f"{key if key in found else variable} {message}", rule="extension")
+            check.report(place, f"{name} {message}", rule="extension")
+        elif key in _NOT_APPLIED:
+            check.warn(place, f"{name} is not applied yet", rule="not-applied")
     return result
 
 

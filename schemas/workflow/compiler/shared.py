@@ -69,6 +69,11 @@ def read_permissions(check: Check, node: Node) -> Permissions:
 
 def read_concurrency(check: Check, node: Node, key: str) -> ConcurrencyPlan | None:
     """`concurrency:`: a group by name, or with what happens to those before."""
+    check.warn(
+        node,
+        "concurrency is not applied yet: all with this group run side by side",
+        rule="not-applied",
+    )
     if not isinstance(node, MappingNode):
         # A job's group must have a name; a workflow's empty one means none.
         group = check.text_of(node, "concurrency", key=key, empty=key == "concurrency")

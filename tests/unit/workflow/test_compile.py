@@ -433,6 +433,11 @@ def test_extensions_are_keys_or_variables() -> None:
         ("on: push\njobs: {a: {runs-on: x}}", "has no steps"),
         ("on: push\ndefaults: {run: {shell: fish}}\n" + JOB, "is not a built-in shell"),
         ("on: push\njobs: {a: {runs-on: x, timeout-minutes: 0}}", "should be above 0"),
+        ("on: push\nconcurrency: deploy\n" + JOB, "concurrency is not applied yet"),
+        ("on: push\njobs: {a: {runs-on: x, concurrency: {group: d}}}", "is not applied yet"),
+        ("on: push\njobs: {a: {runs-on: x, retry: 2}}", "retry is not applied yet"),
+        ("on: push\njobs: {a: {runs-on: x, env: {TAILRACE_PRIORITY: 3}}}", "PRIORITY is not app"),
+        ("on: push\njobs: {a: {runs-on: x, queue-timeout-minutes: 3}}", "is not applied yet"),
     ],
 )
 def test_what_looks_wrong_is_a_warning(text: str, warning: str) -> None:
