@@ -42,7 +42,7 @@ from schemas.events import (
 )
 from schemas.late import dataclass
 from schemas.topics import lane_topic
-from schemas.variables import REPOSITORY_MAX, names_max
+from schemas.variables import REPOSITORY_MAX, TOGETHER_BYTES_MAX, names_max, size_of
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ class Commands:
 
     async def add_repository(self, new: NewRepository, actor: str, key: str) -> dict[str, Any]:
         """Register a repository; returns its webhook URL and secret."""
-        _check_repository(new)
+        check_repository(new)
         path = local_path(new.clone_url)
         branch = new.default_branch or await self._default_branch(new)
         secret = random_secrets.token_hex(32).encode()
@@ -506,7 +506,8 @@ def _about(registration: Registration, actor: str) -> dict[str, Any]:
     }
 
 
-def _check_repository(new: NewRepository) -> None:
+def check_repository(new: NewRepository) -> None:
+    """Refuse, as a Problem, what no repository can be added with."""
     if _REPOSITORY.fullmatch(new.name) is None or ".." in new.name or len(new.name) > 200:  # noqa: PLR2004
         raise Problem(
             422,
@@ -537,6 +538,13 @@ def _check_variables(variables: Mapping[str, str]) -> None:
         check_variable(value)
     if len(variables) > REPOSITORY_MAX:
         raise Problem(422, f"a repository may have {REPOSITORY_MAX} variables")
+    size = size_of(variables)
+    if size > TOGETHER_BYTES_MAX:
+        raise Problem(
+            422,
+            f"`variables` have {size} bytes of names and values; a repository may have "
+            f"{TOGETHER_BYTES_MAX}",
+        )
 
 
 def _json_bytes(value: Mapping[str, Any]) -> int:

@@ -56,17 +56,24 @@ class EventLog:
         self._waiting = 0
         self._cells = cells
         self._lock = threading.Lock()
+        self._everywhere = asyncio.Lock()
+        self._last_everywhere = 0
         self._acks: list[tuple[asyncio.Future[int], int, Exception | None]] = []
 
     async def append_everywhere(self, event: Event) -> int:
         """Append an event to every cell, in order; return its offset in the last one.
 
+        One at a time: every cell has them in the same order. The time of each is above that of
+        the one before, so that folds can tell a record that a cell got late from a newer one.
         After NotAcknowledgedError some cells may have it: it is to be sent again.
         """
-        offset = -1
-        for cell in range(self._cells):
-            offset = await self.append(event, cell=cell)
-        return offset
+        async with self._everywhere:
+            self._last_everywhere = max(event.occurred_at, self._last_everywhere + 1)
+            event = replace(event, occurred_at=self._last_everywhere)
+            offset = -1
+            for cell in range(self._cells):
+                offset = await self.append(event, cell=cell)
+            return offset
 
     async def append(
         self, event: Event, *, timeout_ms: int = ACK_TIMEOUT_MS, cell: int | None = None

@@ -39,6 +39,8 @@ from schemas.late import dataclass
 logger = logging.getLogger(__name__)
 
 FETCH_TIMEOUT_S = 50.0
+#: Nothing that is being made takes as long.
+LEFT_AFTER_MS = 3_600_000
 OPEN_READERS_MAX = 64
 REMOTE_PROTOCOLS = "https:http:ssh:git"
 TAG_DEPTH_MAX = 8
@@ -46,6 +48,7 @@ TREE_CACHE_MAX = 4_096
 #: Stands for "no commit" where two are compared.
 EMPTY = ""
 
+_NEW = ".new-"
 _SHA1_CHARS = 40
 #: Git's words for a server that answers but does not give what was named.
 _REFUSED_WANT = re.compile(r"remote ref|not our ref|unadvertised|bad object|upload-pack")
@@ -287,10 +290,11 @@ class Mirror:
         if (self._folder / "HEAD").exists():
             return
         self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._remove_left(self._folder.parent.glob(f"{_NEW}*"))
         form = [f"--object-format={object_format}"] if object_format else []
         # ingest and the planner may come at the same moment, and either may be killed: a mirror
         # appears whole or not at all
-        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder.parent))
+        fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=self._folder.parent))
         try:
             self._git.run(["init", "--quiet", "--bare", "--template=", *form, str(fresh)])
             (fresh / "objects" / "info").mkdir(exist_ok=True)
@@ -300,6 +304,17 @@ class Mirror:
                 raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+    def _remove_left(self, paths: Iterable[Path]) -> None:
+        """Remove what processes that were killed have left of what they were making."""
+        for path in paths:
+            with suppress(OSError):
+                if path.stat().st_mtime * 1000 > self._clock.now_ms() - LEFT_AFTER_MS:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
     def _object_format(self, source: Path) -> str:
         with suppress(OSError):
@@ -315,6 +330,7 @@ class Mirror:
         alternates = self._folder / "objects" / "info" / "alternates"
         if not alternates.exists() or alternates.read_text(encoding="utf-8") != line:
             alternates.parent.mkdir(parents=True, exist_ok=True)
+            self._remove_left(alternates.parent.glob("alternates.*"))
             # never half-written for the git that another process runs here
             fresh = alternates.with_name(f"alternates.{os.getpid()}.{threading.get_ident()}")
             fresh.write_text(line, encoding="utf-8")

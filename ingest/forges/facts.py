@@ -195,19 +195,68 @@ def _deployment(body: Json) -> Facts:
         "head_ref": "" if ref == deployment.get("sha") else ref,
         "sha": optional_sha(deployment.get("sha"), "deployment.sha"),
         "message": text(deployment.get("environment"), MESSAGE_CHARS_MAX),
+        # what a run of the forge deployed is as trusted as the run; a pull request's merge
+        # commit that no run is named for may be of anybody
+        "fork": _is_of_fork(body) if obj(body.get("workflow_run")) else ref.startswith(_PULLS),
         "inert": "inactive: the deployment was replaced by a newer one" if inactive else "",
     }
 
 
 def _workflow_run(body: Json) -> Facts:
-    """A run on the forge itself; the name of its workflow and its branch are what triggers see."""
+    """A run on the forge itself; the name of its workflow and its branch are what triggers see.
+
+    What it ran may be a fork's: then what it left behind is, too, and the run that it starts.
+    """
     run = obj(body.get("workflow_run"))
     workflow = obj(body.get("workflow"))
     return {
         "workflow": text(workflow.get("name") or run.get("name"), REF_CHARS_MAX),
         "head_ref": optional_ref(run.get("head_branch"), "workflow_run.head_branch"),
         "message": text(run.get("display_title"), MESSAGE_CHARS_MAX),
+        "fork": _is_of_fork(body),
     }
+
+
+def _is_of_fork(body: Json) -> bool:
+    """Tell whether the run that a body is about ran what lies elsewhere, or may have."""
+    run = obj(body.get("workflow_run"))
+    # a head without a repository is a fork that was deleted
+    head = text(obj(run.get("head_repository")).get("full_name"))
+    own = text(obj(body.get("repository")).get("full_name"))
+    return not head or head.casefold() != own.casefold()
+
+
+def _check(body: Json) -> Facts:
+    """A check of a commit, alone or the suite of them.
+
+    The forge names no head repository: for a commit of a fork it gives a suite without a branch.
+    """
+    run = obj(body.get("check_run"))
+    suite = obj(body.get("check_suite")) or obj(run.get("check_suite"))
+    branch = text(suite.get("head_branch"), REF_CHARS_MAX)
+    return {**_other(body), "fork": not branch or any(map(_is_from_fork, _pulls(run, suite)))}
+
+
+def _pulls(*subjects: Json) -> list[Json]:
+    found: list[Json] = []
+    for subject in subjects:
+        pulls = subject.get("pull_requests")
+        found += [obj(pull) for pull in pulls] if isinstance(pulls, list) else []
+    return found
+
+
+def _is_from_fork(pull: Json) -> bool:
+    """Tell it of a pull request in the short form: its repositories have an id and no full name."""
+    head, base = (obj(obj(pull.get(side)).get("repo")).get("id") for side in ("head", "base"))
+    return head is None or head != base
+
+
+def _status(body: Json) -> Facts:
+    """A commit's status. A commit that is on no branch of the repository may be a fork's.
+
+    Forges that list no branches say nothing about it.
+    """
+    return {**_other(body), "fork": body.get("branches") == []}
 
 
 def _registry_package(body: Json) -> Facts:
@@ -260,6 +309,8 @@ def _part(body: Json, name: str) -> Json:
 
 #: What a draft release is silent about.
 _OF_DRAFTS = frozenset({"created", "edited", "deleted"})
+#: Where refs of pull requests begin.
+_PULLS = "refs/pull/"
 _NUMBERED = ("issue", "discussion", "milestone")
 #: Parts of other events that have a name to show.
 _NAMED = ("check_run", "label", "rule", "forkee", "workflow_job", "milestone")
@@ -278,6 +329,9 @@ _READERS: dict[str, Callable[[Json], Facts]] = {
     "deployment": _deployment,
     "deployment_status": _deployment,
     "workflow_run": _workflow_run,
+    "check_run": _check,
+    "check_suite": _check,
+    "status": _status,
     "registry_package": _registry_package,
     "issues": _numbered,
     "issue_comment": _numbered,

@@ -104,7 +104,8 @@ class PlannerService:
         self._cells = cells
         self._checkpoint_path = checkpoint_path
         self._log_id = log_id
-        self._lock = threading.Lock()
+        # of one thread: a log may acknowledge within the call that appends
+        self._lock = threading.RLock()
         self._ledger = Ledger()
         self._lanes: dict[str, _Lane] = {}
         self._indexed: dict[str, str] = {}
@@ -244,8 +245,7 @@ class PlannerService:
             return
         # before the answer: whoever ends between the two does both again
         if renamed is not None:
-            # read back, it is indexed as any other configuration
-            self._append(renamed, answers="")
+            self._rename(renamed, of=configured)
         elif configured is not None and not planned.error:
             self._follow(work, configured)
         self._append(planned, answers=work.event_id)
@@ -286,8 +286,6 @@ class PlannerService:
         except (UnreachableError, GitError) as error:
             logger.warning("%s: default branch not looked up: %s", work.repository, error)
             return None
-        logger.info("%s: its default branch is %s now", work.repository, name)
-        self._tell_default_branch(work.repository, name)
         return replace(
             configured,
             # of what it replaces: deliveries that wait behind this one give the same event
@@ -300,6 +298,28 @@ class PlannerService:
             default_branch=name,
             actor=work.actor,
         )
+
+    def _rename(self, renamed: RepositoryConfigured, *, of: RepositoryConfigured | None) -> None:
+        """Append a configuration with another default branch, unless `of` was replaced meanwhile.
+
+        It repeats every other setting of `of`: appended after a newer configuration it would take
+        that one back. The next delivery tries again, with what holds then.
+        """
+        repository, branch = renamed.repository, renamed.default_branch
+        if not self._is_current(of, repository):
+            logger.info("%s was configured anew: its default branch is left for now", repository)
+            return
+        # before the event: told twice is as good as once, and after it nobody would ask again
+        self._tell_default_branch(repository, branch)
+        with self._lock:
+            if self._is_current(of, repository):
+                logger.info("%s: its default branch is %s now", repository, branch)
+                # read back, it is indexed as any other configuration
+                self._append(renamed, answers="", retries=False)
+
+    def _is_current(self, configured: RepositoryConfigured | None, repository: str) -> bool:
+        with self._lock:
+            return self._ledger.repositories.get(repository) is configured
 
     def _index(self, work: RepositoryConfigured, configured: RepositoryConfigured | None) -> None:
         # only the latest configuration matters; an older one is answered by its index
@@ -386,6 +406,7 @@ class PlannerService:
             return False
         except Exception:
             logger.exception("indexing of %s failed", configured.repository)
+            self._behind.add(configured.repository)
             return False
         self._behind.discard(configured.repository)
         if index is not None:
@@ -427,14 +448,22 @@ class PlannerService:
     # ----------------------------------------------------------------- answers
 
     def _append(
-        self, event: DeliveryPlanned | WorkflowsIndexed | RepositoryConfigured, *, answers: str
+        self,
+        event: DeliveryPlanned | WorkflowsIndexed | RepositoryConfigured,
+        *,
+        answers: str,
+        retries: bool = True,
     ) -> None:
+        """Append an event; one that `retries` until it is stored must stay right however late."""
         record = to_append(event, self._cells, SOURCE)
 
         def acked(error: Exception | None) -> None:
             if error is None:
                 with self._lock:
                     self._ledger.answered(answers, by=event)
+                return
+            if not retries:
+                logger.warning("%s: %s not stored: %s", event.repository, event.event_id, error)
                 return
             logger.warning("answer to %s not stored, trying again: %s", answers, error)
             timer = threading.Timer(APPEND_RETRY_MS / 1000, self._append, (event,))

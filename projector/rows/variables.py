@@ -1,4 +1,8 @@
-"""Values of the `vars` context: what their events change."""
+"""Values of the `vars` context: what their events change.
+
+Those of the whole installation are in every cell, and cells are read each at its own pace: of these
+the time in the event decides. In one cell it is the order of the log.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,11 @@ def variable_set(at: At, event: e.VariableSet) -> None:
 
 
 def variable_removed(at: At, event: e.VariableRemoved) -> None:
-    row = at.find(Variable, *key_of(event))
-    if row is not None:
+    key = key_of(event)
+    row = at.find(Variable, *key)
+    if row is None and not event.repository:
+        row = _new(key)
+    if row is not None and not _is_late(row, event):
         row.value, row.removed = "", True
         row.actor, row.set_at = event.actor, event.occurred_at
         at.put(row)
@@ -32,10 +39,19 @@ def configured(at: At, event: e.RepositoryConfigured) -> None:
 
 
 def _set(at: At, key: Key, value: str, event: e.VariableSet | e.RepositoryConfigured) -> None:
-    row = at.find(Variable, *key)
-    if row is None:
-        repository, environment, name = key
-        row = Variable(repository=repository, environment=environment, name=name)
+    row = at.find(Variable, *key) or _new(key)
+    if _is_late(row, event):
+        return
     row.value, row.removed = value, False
     row.actor, row.set_at = event.actor, event.occurred_at
     at.put(row)
+
+
+def _new(key: Key) -> Variable:
+    repository, environment, name = key
+    return Variable(repository=repository, environment=environment, name=name)
+
+
+def _is_late(row: Variable, event: e.Event) -> bool:
+    """Tell whether a later event of the whole installation was seen already, in another cell."""
+    return not row.repository and event.occurred_at < row.set_at

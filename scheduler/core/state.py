@@ -55,9 +55,13 @@ class Repository(msgspec.Struct, omit_defaults=True):
 
 
 class Variables(msgspec.Struct, omit_defaults=True):
-    """The variables of one scope by upper-case name; see `scheduler.core.variables`."""
+    """The variables of one scope by upper-case name; see `scheduler.core.variables`.
+
+    `changed` has the times of the installation's last changes, removals among them.
+    """
 
     values: dict[str, str] = {}
+    changed: dict[str, int] = {}
 
 
 class CronEntry(msgspec.Struct, omit_defaults=True):

@@ -1,4 +1,9 @@
-"""The variables of every scope, and what a job's `vars` context is made of."""
+"""The variables of every scope, and what a job's `vars` context is made of.
+
+Those of the whole installation are told to every cell. A record may reach one of them late, after
+a newer one of the same name: of these the time in the event decides, so that all cells agree. What
+is of a repository is in its cell alone, where the order of the log decides.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,9 @@ from schemas.variables import (
     size_of,
 )
 
+#: How long a late record may come after a newer one; the broker's client gives up long before.
+LATE_MS = 3_600_000
+
 
 def scope_of(repository: str, environment: str = "") -> str:
     """Return a scope's key; no repository is called "" and no name has a `#`."""
@@ -24,16 +32,20 @@ def was_set(state: State, event: e.VariableSet) -> None:
     The API refuses it before: what is here keeps two who set values at the same time in bounds,
     for a scope is one record of the changelog.
     """
+    if _is_late(state, event):
+        return
     _put(state, event.repository, event.environment, {event.name: event.value})
 
 
 def was_removed(state: State, event: e.VariableRemoved) -> None:
     """Forget a value."""
+    if _is_late(state, event):
+        return
     scope = scope_of(event.repository, event.environment)
     row = state.variables.get(scope)
     if row is None or row.values.pop(event.name.upper(), None) is None:
         return
-    if row.values:
+    if row.values or row.changed:
         state.variables.put(scope, row)
     else:
         state.variables.drop(scope)
@@ -55,6 +67,24 @@ def of_job(state: State, repository: str, environment: str = "") -> dict[str, st
     if not any(values):
         return {}
     return merged(values[0], values[1], values[2] if environment else {})
+
+
+def _is_late(state: State, event: e.VariableSet | e.VariableRemoved) -> bool:
+    """Tell whether the installation's variable was changed after an event; if not, note its time.
+
+    A change that lies long back is forgotten: nothing that old can come any more.
+    """
+    if event.repository:
+        return False
+    scope, name, at = scope_of("", event.environment), event.name.upper(), event.occurred_at
+    row = state.variables.get(scope) or Variables()
+    if at < row.changed.get(name, 0):
+        return True
+    row.changed = {other: time for other, time in row.changed.items() if time > at - LATE_MS} | {
+        name: at
+    }
+    state.variables.put(scope, row)
+    return False
 
 
 def _put(state: State, repository: str, environment: str, values: dict[str, str]) -> None:

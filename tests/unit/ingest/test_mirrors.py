@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from infra.clock import ManualClock
 from infra.embedded.ports import free_port
 from infra.git import Git, GitError, checked_url, git_folder, local_path, shown_url
 from infra.metrics import Meters
-from ingest.mirrors import Mirror, Mirrors, Origin, UnreachableError
+from ingest.mirrors import LEFT_AFTER_MS, Mirror, Mirrors, Origin, UnreachableError
 from tests.support.eventually import eventually
 from tests.support.gitrepo import GitRepo, workflow
 
@@ -167,6 +169,35 @@ def test_a_mirror_that_several_make_at_once_is_whole_for_each(
             homes = [tmp_path / f"home-{number}"] * 8
             assert list(pool.map(read, homes, [together] * 8)) == [head] * 8
         [_] = (tmp_path / f"home-{number}" / "mirrors").iterdir()
+
+
+def test_what_killed_processes_left_is_removed_when_a_mirror_is_made(
+    tmp_path: Path, repo: GitRepo
+) -> None:
+    """After an hour: what is younger may be another process's that still works on it."""
+    clock = ManualClock()
+    mirrors = Mirrors(tmp_path / "home", Meters(), clock)
+    origin = Origin(repository="l", clone_url=str(repo.bare), default_branch="main")
+    with mirrors.use(origin) as mirror:
+        mirror.resolve("main")
+    [made] = (tmp_path / "home" / "mirrors").iterdir()
+    info = made / "objects" / "info"
+    (info / "alternates").unlink()
+    left = {}
+    for name, age_ms in (("old", LEFT_AFTER_MS + 1_000), ("young", LEFT_AFTER_MS - 1_000)):
+        folder, file = made.parent / f".new-{name}", info / f"alternates.{name}"
+        (folder / "objects").mkdir(parents=True)
+        file.write_text("/srv", encoding="utf-8")
+        left[name] = (folder, file)
+        for path in left[name]:
+            os.utime(path, (0, (clock.now_ms() - age_ms) / 1000))
+    for again in (origin, replace(origin, repository="other")):
+        with closing(mirrors.fresh(again)) as mirror:
+            assert mirror.resolve("main") == repo.head()
+    mirrors.close()
+
+    assert [path.exists() for path in left["old"]] == [False, False]
+    assert [path.exists() for path in left["young"]] == [True, True]
 
 
 def test_refs_are_resolved_at_the_server(repo: GitRepo, mirror: Mirror) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.commands import NewRepository, check_repository
 from ingest.problems import Problem
 from ingest.scopes import ScopeName, check_name, check_secret, check_variable
 from schemas.variables import TOGETHER_BYTES_MAX, VALUE_BYTES_MAX, merged, size_of
@@ -104,3 +107,17 @@ def test_beyond_256_kib_the_repositorys_first_names_stay(
     assert kept == sorted(repository)[: len(kept)]
     if set(found) - set(repository):
         assert set(repository) <= set(found)
+
+
+def test_a_repository_is_refused_with_more_variables_than_it_may_have() -> None:
+    """What does not fit would be left out by the scheduler, without a word."""
+    full = {f"N{number}": "x" * VALUE_BYTES_MAX for number in range(5)}
+    room = TOGETHER_BYTES_MAX - size_of(full) - len("L")
+    new = NewRepository(name="o/r", provider="git", clone_url="/srv/a.git")
+    check_repository(replace(new, variables={**full, "L": "x" * room}))
+
+    with pytest.raises(Problem) as caught:
+        check_repository(replace(new, variables={**full, "L": "x" * (room - 1) + "é"}))
+    assert caught.value.status == 422
+    assert f"{TOGETHER_BYTES_MAX + 1} bytes" in caught.value.detail
+    assert caught.value.detail.endswith(f"may have {TOGETHER_BYTES_MAX}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,13 @@ class Shell:
         """The webhook of a push to main comes in."""
         self.deliver(name, "push", sha=sha, ref="refs/heads/main", before="0" * 40, **facts)
 
-    def start(self) -> None:
+    def start(self, planner: Planner | None = None) -> None:
         """Start a planner with the checkpoint of the one before."""
         clock, meters = ManualClock(), Meters()
         self.service = PlannerService(
             log=self.log, writer=self.log.writer(), mirrors=Mirrors(self.home, meters, clock),
-            planner=Planner(), token_of=lambda _: "", clock=clock, meters=meters, cells=1,
+            planner=planner or Planner(), token_of=lambda _: "", clock=clock,
+            meters=meters, cells=1,
             checkpoint_path=self.home / "planner.json", log_id="log",
             tell_default_branch=lambda name, branch: self.told.append((name, branch)),
         )  # fmt: skip
@@ -175,6 +177,80 @@ def test_a_default_branch_that_was_renamed_is_followed(shell: Shell) -> None:
     configured = [e for e in shell.events() if isinstance(e, RepositoryConfigured)]
     assert {e.default_branch: e.variables for e in configured} == {"main": {"A": "1"}, "trunk": {}}
     assert set(shell.told) == {(NAME, "trunk")}
+
+
+class SlowPlanner(Planner):
+    """Plans when it is let."""
+
+    def __init__(self) -> None:
+        """Hold the first plan."""
+        super().__init__()
+        self.reached, self.let = threading.Event(), threading.Event()
+
+    def plan(self, *arguments: Any, **named: Any) -> DeliveryPlanned:
+        """Plan as ever, later."""
+        self.reached.set()
+        assert self.let.wait(10)
+        return super().plan(*arguments, **named)
+
+
+def test_a_configuration_that_came_while_a_delivery_was_planned_is_not_taken_back(
+    shell: Shell,
+) -> None:
+    """The new default branch waits for the next delivery, and then keeps what was set."""
+    old = shell.git.commit({CI: workflow("issues")})
+    shell.git.commit({CI: workflow("issues")}, branch="trunk", since=old)
+    shell.git.run("-C", str(shell.git.bare), "symbolic-ref", "HEAD", "refs/heads/trunk")
+    shell.git.run("push", "-q", "origin", ":main")
+    planner = SlowPlanner()
+    shell.start(planner)
+    shell.deliver("d1", default_branch="trunk")
+    assert planner.reached.wait(10)
+    newer = replace(shell.configured("again", "main"), fork_secrets="base", pools=("p",))
+    shell.put(newer)
+    service = shell.service
+    assert service is not None
+    # folded: as far as this process can know, the log has nothing newer
+    eventually(
+        lambda: service._ledger.repositories[NAME].event_id == "again",  # noqa: SLF001
+        timeout_ms=10_000,
+    )
+    planner.let.set()
+    shell.answers("d1")
+    assert shell.default_branches() == ["main", "main"]
+    assert shell.told == []
+
+    shell.deliver("d2", default_branch="trunk")
+    shell.answers("d2")
+    assert shell.default_branches() == ["main", "main", "trunk"]
+    last = [e for e in shell.events() if isinstance(e, RepositoryConfigured)][-1]
+    assert (last.fork_secrets, last.pools) == ("base", ("p",))
+    assert shell.told == [(NAME, "trunk")]
+
+
+class FailingPlanner(Planner):
+    """Fails to make the first index, as a fault of ours would."""
+
+    failed = False
+
+    def index(self, *arguments: Any, **named: Any) -> WorkflowsIndexed | None:
+        """Index as ever, but for the first time."""
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("a fault")
+        return super().index(*arguments, **named)
+
+
+def test_an_index_that_failed_is_made_with_the_next_delivery(shell: Shell) -> None:
+    """Whatever it failed of: cron and workflow_run would miss the repository until a push."""
+    sha = shell.git.commit({CI: workflow("issues")})
+    planner = FailingPlanner()
+    shell.start(planner)
+    eventually(lambda: planner.failed, timeout_ms=10_000)
+    shell.deliver("d1")
+    shell.answers("d1")
+
+    assert shell.indexes() == [("refs/heads/main", sha)]
 
 
 def test_another_default_branch_is_followed_where_the_forge_said_the_old_one(

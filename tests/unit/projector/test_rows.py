@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from projector import rows
 from projector.rows import UnfoldableError, WorkingSet
-from projector.tables import ENTITIES, Attempt, Delivery, Job, Row, Run, Runner, Step
+from projector.tables import ENTITIES, Attempt, Delivery, Job, Row, Run, Runner, Step, Variable
 from schemas import events as e
 from schemas.events import KINDS
 from tests.support.histories import BOOT, History
@@ -412,3 +412,33 @@ def test_steps_keep_what_they_were_told() -> None:
     assert (step.name, step.conclusion, step.exit_code, step.first_line) == (
         "Run make", "failure", 2, 3,
     )  # fmt: skip
+
+
+def _everywhere(at: int, value: str = "", repository: str = "") -> e.Event:
+    """Return that the variable A was set, or without a value removed, at a time."""
+    kind = "set" if value else "removed"
+    if value:
+        return e.VariableSet(event_id=f"{kind}-{at}", occurred_at=at, repository=repository,
+                             name="A", value=value)  # fmt: skip
+    return e.VariableRemoved(event_id=f"{kind}-{at}", occurred_at=at, repository=repository,
+                             name="A")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("events", "value", "removed"),
+    [
+        ((_everywhere(2, "new"), _everywhere(1, "old")), "new", False),
+        ((_everywhere(1, "old"), _everywhere(2, "new")), "new", False),
+        ((_everywhere(2), _everywhere(1, "old")), "", True),
+        ((_everywhere(2, "new"), _everywhere(1)), "new", False),
+        ((_everywhere(2, "a", "o/r"), _everywhere(1, "b", "o/r")), "b", False),
+        ((_everywhere(2, "a", "o/r"), _everywhere(1, "", "o/r")), "", True),
+    ],
+)
+def test_a_variable_of_the_installation_is_what_was_said_last(
+    events: tuple[e.Event, ...], value: str, *, removed: bool
+) -> None:
+    """Cells are read each at its own pace; a repository's has the order of its log."""
+    row = only(folded(events), Variable)
+
+    assert (row.value, row.removed) == (value, removed)

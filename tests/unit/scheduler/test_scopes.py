@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from runner.gateway.leases import Leases, Token
+from scheduler.core import variables
 from schemas import events as e
 from schemas.codec import event_id
 from schemas.lanes import Assignment
@@ -128,6 +130,50 @@ def test_a_scope_is_bounded_in_number_and_in_bytes() -> None:
     assert sorted(rows[f"{REPOSITORY}#"].values) == [f"L{number}" for number in range(5)]
 
 
+def of_all(value: str, at: int) -> e.VariableSet:
+    """Return that the installation's variable A was set at a time."""
+    return e.VariableSet(event_id=f"set-{at}", occurred_at=at, repository="", name="A", value=value)
+
+
+def gone(at: int) -> e.VariableRemoved:
+    """Return that it was removed."""
+    return e.VariableRemoved(event_id=f"removed-{at}", occurred_at=at, repository="", name="a")
+
+
+@pytest.mark.parametrize("last", [of_all("new", 30), gone(30)], ids=["set", "removed"])
+@pytest.mark.parametrize("late", [of_all("old", 20), gone(20)], ids=["set", "removed"])
+def test_all_cells_agree_on_a_variable_of_the_installation(
+    last: e.VariableSet | e.VariableRemoved, late: e.VariableSet | e.VariableRemoved
+) -> None:
+    """One cell gets a record late, behind a newer one; both have what was said last."""
+    found = []
+    for events in ([of_all("first", 10), late, last], [of_all("first", 10), last, late]):
+        d = driver()
+        for event in events:
+            d.feed(event)
+        found.append(variables.of_job(d.cell.state, REPOSITORY))
+
+    assert found == [{"A": "new"} if isinstance(last, e.VariableSet) else {}] * 2
+
+
+def test_times_of_removed_variables_are_not_kept_for_ever() -> None:
+    """They make the scope's record larger: what is long ago goes with the next change."""
+    d = driver()
+    d.feed(gone(10))
+    d.feed(dataclasses.replace(of_all("x", 10 + variables.LATE_MS), name="B"))
+
+    assert list(d.cell.state.variables["#"].changed) == ["B"]
+
+
+def test_a_repositorys_variables_go_by_the_order_of_its_log() -> None:
+    """It is in one cell; a clock that was set back changes nothing."""
+    d = driver()
+    for value, at in (("first", 20), ("second", 10)):
+        d.feed(dataclasses.replace(of_all(value, at), repository=REPOSITORY))
+
+    assert variables.of_job(d.cell.state, REPOSITORY) == {"A": "second"}
+
+
 def test_an_environment_that_can_not_be_evaluated_fails_its_job() -> None:
     """A job never runs without the environment that it names."""
     d = driver()
@@ -168,6 +214,11 @@ CASES = (
     Case("... where the repository allows it", "pull_request_target", "", fork_secrets="base"),
     Case("the base's workflow for a branch of its own", "pull_request_target", "", fork=False),
     Case("a push", "push", "", fork=False),
+    Case("a forge's run of a fork", "workflow_run", "fork_event"),
+    Case("... where the repository allows it", "workflow_run", "", fork_secrets="base"),
+    Case("a forge's run of the repository's own", "workflow_run", "", fork=False),
+    Case("a deployment by a fork's run", "deployment_status", "fork_event"),
+    Case("a check of a fork's commit", "check_suite", "fork_event"),
 )  # fmt: skip
 WITH_SECRET = """
 on: push
