@@ -14,12 +14,14 @@ sweep that goes on until there is no child left misses nothing.
 - No message for `STARVED_S` while something runs (the runner is stopped, not dead): it kills
   everything and stays. CLOCK_MONOTONIC, which stands still while the machine is suspended: the
   runner then slept too, and decides by its own clock what it still may do.
+- What a job has elsewhere, with a container engine, is no descendant. The runner leaves a command
+  here that ends it, which is run after the killing in both cases.
 
 Messages are a 4-byte length and a marshalled tuple. The runner sends ("spawn", spec) with the
 file descriptors for stdin, stdout, stderr and further ones attached, ("signal", number),
-("sweep",) and ("feed",); the guard answers ("started", pid), ("failed", text), ("exited", code),
-("swept", [(pid, name)]) and ("starved",). Only the standard library's cheapest modules are
-imported.
+("sweep",), ("at_end", spec or None) and ("feed",); the guard answers ("started", pid), ("failed",
+text), ("exited", code), ("swept", [(pid, name)]) and ("starved",). Only the standard library's
+cheapest modules are imported.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from typing import Any
 
 STARVED_S = 15.0
 SWEEP_S_MAX = 20.0
+END_S_MAX = 30.0
 LENGTH_BYTES = 4
 FDS_MAX = 16
 _FD_BYTES = 4
@@ -122,6 +125,8 @@ class Guard:
         self._fds: list[int] = []
         self._steps: set[int] = set()
         self._group = 0
+        self._at_end: dict[str, Any] | None = None
+        self._is_starved = False
         self._fed_s = time.monotonic()
         self._woken, waker = socket.socketpair()
         for end in (self._woken, waker):
@@ -136,18 +141,19 @@ class Guard:
         poll.register(self._connection, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
         while True:
-            ready = dict(poll.poll(1000 if self._has_children() else None))
+            ready = dict(poll.poll(1000 if self._has_work() else None))
             if self._woken.fileno() in ready:
                 with contextlib.suppress(BlockingIOError):
                     self._woken.recv(4096)
             self._reap()
             if self._connection.fileno() in ready and not self._receive():
-                self._sweep()
+                self._end_all()
                 return
-            if time.monotonic() - self._fed_s > STARVED_S and self._has_children():
+            if time.monotonic() - self._fed_s > STARVED_S and self._has_work():
                 # said first: the deaths that follow are then no mystery to the runner
                 self._send(("starved",))
-                self._sweep()
+                self._is_starved = True
+                self._end_all()
                 self._fed_s = time.monotonic()
 
     def _receive(self) -> bool:
@@ -159,6 +165,7 @@ class Guard:
         if not data:
             return False
         self._fed_s = time.monotonic()
+        self._is_starved = False
         self._buffer += data
         self._fds += fds
         for message in unpack(self._buffer):
@@ -176,6 +183,8 @@ class Guard:
                 self._signal(message[1])
             case "sweep":
                 self._send(("swept", self._sweep()))
+            case "at_end":
+                self._at_end = message[1]
             case _:
                 pass  # feeding is that a message came
 
@@ -193,6 +202,10 @@ class Guard:
         self._steps.add(pid)
         self._group = pid
         self._send(("started", pid))
+
+    def _has_work(self) -> bool:
+        """Say whether there is anything to end when no more word comes."""
+        return self._has_children() or (self._at_end is not None and not self._is_starved)
 
     def _has_children(self) -> bool:
         try:
@@ -231,6 +244,25 @@ class Guard:
                 self._woken.recv(4096)
         return list(killed.items())
 
+    def _end_all(self) -> None:
+        """Kill everything, then run the command that ends what the job has elsewhere."""
+        self._sweep()
+        spec = self._at_end
+        if spec is None:
+            return
+        # whoever read its words may be dead: a word would kill it
+        nothing = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+        try:
+            _spawned(spec["argv"], spec["env"], nothing)
+        except OSError:
+            return  # the runner's next start will find it
+        give_up_s = time.monotonic() + END_S_MAX
+        while self._reap() and time.monotonic() < give_up_s:
+            select.select([self._woken], [], [], 0.5)
+            with contextlib.suppress(BlockingIOError):
+                self._woken.recv(4096)
+        self._sweep()
+
     def _signal(self, number: int) -> None:
         """Signal the group of the step that runs: once it is buried its number may be another's."""
         if self._group in self._steps:
@@ -262,7 +294,7 @@ def _start(spec: dict[str, Any], fds: list[int]) -> int:
     no way back. A change of user also makes a process undumpable: nobody can trace the guard.
     """
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_SAFE_FD) for fd in fds]
-    moves = [
+    moves: list[tuple[Any, ...]] = [
         (os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(high, spec["targets"], strict=True)
     ]
     try:
@@ -275,7 +307,7 @@ def _start(spec: dict[str, Any], fds: list[int]) -> int:
             os.close(fd)
 
 
-def _spawned(argv: list[str], env: dict[str, str], moves: list[tuple[int, int, int]]) -> int:
+def _spawned(argv: list[str], env: dict[str, str], moves: list[tuple[Any, ...]]) -> int:
     # access() asks for the real user, who is the job's here; a failed exec would cost 0.3 ms
     path = next((path for path in _candidates(argv[0], env) if os.access(path, os.X_OK)), None)
     if path is None:

@@ -16,7 +16,7 @@ from runner import guard as guard_process
 from schemas.late import dataclass
 
 FEED_MS = 3_000
-_SWEEP_S_MAX = guard_process.SWEEP_S_MAX + 5.0
+_SWEEP_S_MAX = guard_process.SWEEP_S_MAX + guard_process.END_S_MAX + 5.0
 
 
 class GuardLostError(Exception):
@@ -89,6 +89,14 @@ class Guard:
             "targets": list(fds),
         }
         self._send(("spawn", spec), list(fds.values()))
+
+    def at_end(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
+        """Have a command run when this process is dead or stands still; () for none any more.
+
+        It is the runner's own, for what a job has that is no descendant of the guard.
+        """
+        spec = {"argv": list(argv), "env": dict(env)} if argv else None
+        self._send(("at_end", spec))
 
     def signal(self, number: int) -> None:
         """Signal the process group of the step that was started last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping, Sequence
 
 from runner.executors import Command, Inside
 from runner.folders import JobFolders, Seat
@@ -25,6 +26,7 @@ class HostWorkplace:
         self._guard = guard
         self._pump = pump
         self._dirty = False
+        self._has_end = False
         self._timeout_ms: int | None = None
 
     def start(self, command: Command) -> None:
@@ -56,10 +58,18 @@ class HostWorkplace:
         self._pump.drain()
         return found
 
+    def at_end(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
+        """Leave a command of the runner's own with the guard, should `close` not be reached."""
+        self._has_end = True
+        self._guard.at_end(argv, env)
+
     def close(self) -> None:
         """Kill what is left and give the folders back."""
-        if self._dirty:
-            with contextlib.suppress(GuardLostError):
+        with contextlib.suppress(GuardLostError):
+            # also takes the guard's words that nobody waited for: they are not the next job's
+            if self._dirty or self._has_end:
                 self._guard.sweep()
+            if self._has_end:
+                self._guard.at_end((), {})
         self._pump.close()
         self._seat.give_back(self.folders)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from schemas.events import CONTAINERS, Conclusion
@@ -314,17 +315,47 @@ def test_a_javascript_action_runs_by_the_node_of_the_image(
 # --------------------------------------------------------------------------- the runner's end
 
 
-def test_what_a_killed_runner_left_is_removed_at_its_next_start(
+def begun(
+    driver: LaneDriver, boot: Heartbeat, engine: TestEngine, *steps: StepPlan, **plan: Any
+) -> None:
+    """Start a job whose last step goes on for ever; it has a service and one more container."""
+    steps = (*steps, run("echo begun; sleep 600"))
+    services = {"services": {"web": service(SERVE)}}
+    assignment = driver.assignment(boot, steps, plan={**plan, **services})
+    driver.send(assignment)
+    eventually(lambda: "begun" in driver.so_far(assignment), what="the last step's first words")
+    assert len(engine.call("ps", "--quiet").split()) == 1 + len(plan)
+
+
+def test_a_killed_runner_leaves_no_container_running(
+    driver: LaneDriver, runner: RunnerProcess, engine: TestEngine
+) -> None:
+    """The guard removes the job's container and its service; nobody has to start the runner."""
+    boot = driver.welcome(runner.runner_id)
+    begun(driver, boot, engine, container=IMAGE)
+    runner.kill()
+    eventually(
+        lambda: engine.call("ps", "--all", "--quiet") == "",
+        timeout_ms=15_000, what="the end of the job's containers",
+    )  # fmt: skip
+    runner.restart()
+    driver.welcome(runner.runner_id, not_boot=boot.boot_id)
+
+
+def test_what_a_killed_runner_and_its_guards_left_is_removed_at_its_next_start(
     driver: LaneDriver, runner: RunnerProcess, engine: TestEngine
 ) -> None:
     """Container, service and network of the job are gone before the new boot is announced."""
     boot = driver.welcome(runner.runner_id)
-    plan = {"container": IMAGE, "services": {"web": service(SERVE)}}
-    assignment = driver.assignment(boot, "echo begun; sleep 600", plan=plan)
-    driver.send(assignment)
-    eventually(lambda: "begun" in driver.so_far(assignment), what="the step's first words")
-    assert len(engine.call("ps", "--quiet").split()) == 2
+    begun(driver, boot, engine, container=IMAGE)
+    family = psutil.Process(runner.process.pid).children(recursive=True)
+    guards = [process for process in family if process.name().startswith("tailrace-guard")]
+    for process in (psutil.Process(runner.process.pid), *guards):
+        process.suspend()
+    for process in guards:
+        process.kill()
     runner.kill()
+    assert len(engine.call("ps", "--quiet").split()) == 2
     runner.restart()
     driver.welcome(runner.runner_id, not_boot=boot.boot_id)
     assert engine.call("ps", "--all", "--quiet") == ""

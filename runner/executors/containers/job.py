@@ -40,6 +40,15 @@ _PULLS = 2
 #: Keeps a job's container alive, buries its orphans and ends at once when it is stopped.
 _ALIVE = "trap 'exit 0' TERM; while :; do sleep 86400 & wait $!; done"
 _GONE = "no such"
+#: `sh -c _END engine label removal…`: ends what has the label. More than once, because a command
+#: that the runner gave before it died may still be at work.
+_END = """
+label=$1; shift
+for pause in 0 1 2 4; do
+  sleep $pause
+  found=$("$0" ps --all --quiet --no-trunc --filter "$label") && [ -n "$found" ] && "$0" "$@" $found
+done
+"""
 
 
 class JobContainers:
@@ -56,11 +65,13 @@ class JobContainers:
         say: Callable[[str], None],
         run: Callable[[list[str], Mapping[str, str]], Ending],
         is_ending: Callable[[], bool],
+        at_end: Callable[[Sequence[str], Mapping[str, str]], None],
     ) -> None:
         """Make nothing yet; `mark` tells the runners of a machine apart, `key` their attempts.
 
         `run` runs a command of the engine with its words in the job's log, `is_ending` takes
-        orders that came and says whether the job is being ended.
+        orders that came and says whether the job is being ended. `at_end` leaves a command with the
+        guard, for when the runner is dead or stands still.
         """
         self.engine = engine
         self.network = ""
@@ -72,6 +83,8 @@ class JobContainers:
         self._say = say
         self._run = run
         self._is_ending = is_ending
+        self._at_end = at_end
+        self._is_guarded = False
         self._made: dict[str, list[str]] = {kind: [] for kind in KINDS}
         self._services: dict[str, Spec] = {}
         self._job: Spec | None = None
@@ -85,6 +98,7 @@ class JobContainers:
         Raises ContainerSetupError.
         """
         try:
+            self._guarded()
             self._say("##[group]Set up containers")
             self._make_network()
             for service in wanted.services:
@@ -99,6 +113,14 @@ class JobContainers:
                 self._wait_healthy(service)
         except EngineError as error:
             raise ContainerSetupError(str(error), "infra.container") from error
+
+    def _guarded(self) -> None:
+        """Before the first container: have the guard end them all should the runner not."""
+        if not self._is_guarded:
+            label = f"label={self._labels[1]}"
+            words = ("sh", "-c", _END, self.engine.program, label, *self.engine.removal)
+            self._at_end(words, self.engine.environment)
+            self._is_guarded = True
 
     def _make_network(self) -> None:
         self.network = self._prefix
@@ -272,6 +294,7 @@ class JobContainers:
 
     def name_for(self, what: str) -> str:
         """Return the name of one more container of the attempt, which `remove` removes."""
+        self._guarded()
         name = f"{self._prefix}-{what}-{self._next()}"
         self._made["container"].append(name)
         return name

@@ -53,6 +53,7 @@ def containers_for(
     return JobContainers(
         engine, workplace.folders,
         mark=mark, key=key, clock=clock, say=say, run=run, is_ending=is_ending,
+        at_end=workplace.at_end,
     )  # fmt: skip
 
 
