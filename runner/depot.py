@@ -7,10 +7,9 @@ what is new, an interrupted one goes on where it was, and nobody holds a large f
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol
 
 from schemas.late import dataclass
 from schemas.stored import PIECE_BYTES, Entry, EntryError, piece_parts
@@ -26,18 +25,13 @@ __all__ = [
     "Saved",
 ]
 
-#: How long a piece waits for a depot that does not answer: a gateway that starts again is back.
-RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-_LOOK_EVERY_S = 0.25
-T = TypeVar("T")
-
 
 class DepotError(Exception):
     """The depot refuses, or what it keeps is damaged; the message says what to do."""
 
 
 class DepotAwayError(DepotError):
-    """The depot does not answer; it may be asked again."""
+    """The depot did not answer for as long as it is waited for; the job may be run again."""
 
 
 class DepotDamagedError(DepotError):
@@ -75,7 +69,8 @@ def read_entry(found: Any) -> Entry:
 class Depot(Protocol):
     """Artifacts of the run and caches of the repository, for one attempt; calls block.
 
-    Everything raises DepotError.
+    Everything raises DepotError. What is away is waited for here (`patience.py`): whoever calls
+    asks once.
     """
 
     def find_piece(self, sha256: str) -> str | None:
@@ -115,33 +110,6 @@ class Depot(Protocol):
         ...
 
 
-def patiently(
-    what: Callable[[], T],
-    check: Callable[[], None] = lambda: None,
-    delays_s: Sequence[float] = RETRY_DELAYS_S,
-) -> T:
-    """Return what a request answers; one that is not answered is repeated for a minute.
-
-    `check` is called before each time and may raise.
-    """
-    for delay_s in delays_s:
-        check()
-        try:
-            return what()
-        except DepotAwayError:
-            _wait(delay_s, check)
-    check()
-    return what()
-
-
-def _wait(delay_s: float, check: Callable[[], None]) -> None:
-    """Wait, and end at once when the job does."""
-    while delay_s > 0:
-        time.sleep(min(delay_s, _LOOK_EVERY_S))
-        delay_s -= _LOOK_EVERY_S
-        check()
-
-
 def store(
     depot: Depot, file: BinaryIO, check: Callable[[], None] = lambda: None
 ) -> tuple[int, str, tuple[str, ...]]:
@@ -153,7 +121,8 @@ def store(
     while data := file.read(PIECE_BYTES):
         whole.update(data)
         size += len(data)
-        pieces.append(patiently(lambda data=data: _kept(depot, data), check))  # type: ignore[misc]
+        check()
+        pieces.append(_kept(depot, data))
     return size, whole.hexdigest(), tuple(pieces)
 
 
@@ -167,7 +136,8 @@ def load(depot: Depot, entry: Entry, path: Path, check: Callable[[], None] = lam
     whole = hashlib.sha256()
     with path.open("xb") as file:
         for piece in entry.pieces:
-            data = patiently(lambda piece=piece: depot.get_piece(piece), check)  # type: ignore[misc]
+            check()
+            data = depot.get_piece(piece)
             if hashlib.sha256(data).hexdigest() != _digest_of(piece):
                 raise DepotDamagedError(
                     f"{entry.name}: piece {piece} is damaged in the object store"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import urllib.error
     import urllib.request
 
+    from runner.patience import Patience
+
 CLONE = "__clone__"
 _TIMEOUT_S = 10
 _DEPOT_TIMEOUT_S = 60
@@ -77,8 +79,8 @@ class Gateway(Protocol):
         """Return a webhook's payload that was too big for its event."""
         ...
 
-    def depot(self, assignment: Assignment) -> Depot:
-        """Return the attempt's way to artifacts and caches."""
+    def depot(self, assignment: Assignment, patience: Patience) -> Depot:
+        """Return the attempt's way to artifacts and caches; it waits with `patience`."""
         ...
 
 
@@ -134,11 +136,11 @@ class GatewayClient:
         """Return a webhook's payload that was too big for its event."""
         return self.ask(assignment, "GET", f"/v1/payloads/{sha256}")
 
-    def depot(self, assignment: Assignment) -> Depot:
-        """Return the attempt's way to artifacts and caches."""
+    def depot(self, assignment: Assignment, patience: Patience) -> Depot:
+        """Return the attempt's way to artifacts and caches; it waits with `patience`."""
         from runner.depot_client import GatewayDepot
 
-        return GatewayDepot(self, assignment)
+        return GatewayDepot(self, assignment, patience)
 
     def ask(
         self,

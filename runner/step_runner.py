@@ -305,7 +305,7 @@ class StepRunner:
             github=github if isinstance(github, dict) else {},
             masker=self._packer.masker,
             mirrors=self._tools.mirrors,
-            depot=self._tools.depot(self._assignment),
+            depot=self._tools.depot(self._assignment, self._patience_of(step, machine.root)),
             containers=self._containers,
             clone=clone,
             fetch=self._fetcher.source,
@@ -316,6 +316,15 @@ class StepRunner:
             run_steps=self._run_steps,
             command=command,
         )
+
+    def _patience_of(self, step: Ready, root: StepMachine) -> Patience:
+        """Return the attempt's patience as a step has it: it ends with the step's time as well."""
+
+        def given_up() -> bool:
+            self._check(root)
+            return False
+
+        return replace(self._patience, say=lambda text: self._say(step, text), given_up=given_up)
 
     def _check(self, root: StepMachine) -> None:
         """End what the runner does itself in a step once its job or its time is over."""

@@ -13,6 +13,7 @@ from runner.executors.containers.engine import Engine
 from runner.gateway_client import Gateway
 from runner.identity import Identity
 from runner.mirrors import Mirrors
+from runner.patience import Patience
 from runner.spool import Spool
 from schemas.lanes import Assignment
 from schemas.late import dataclass
@@ -32,7 +33,7 @@ class Tools:
     gateway: Gateway
     mirrors: Mirrors
     remote: RemoteActions
-    depot: Callable[[Assignment], Depot]
+    depot: Callable[[Assignment, Patience], Depot]
     meters: Meters
     facts: RunnerFacts
     environment: Mapping[str, str]

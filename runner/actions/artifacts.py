@@ -36,7 +36,6 @@ from runner.depot import (
     DepotError,
     Entry,
     load,
-    patiently,
     store,
 )
 from runner.steps import StepEnd
@@ -126,13 +125,10 @@ class UploadArtifact:
                     files=count,
                     upload_id=upload_id,
                 )
-                kept = patiently(
-                    lambda: context.depot.save_artifact(
-                        wanted,
-                        overwrite=is_true(given.get("overwrite")),
-                        retention_days=days,
-                    ),
-                    context.check,
+                kept = context.depot.save_artifact(
+                    wanted,
+                    overwrite=is_true(given.get("overwrite")),
+                    retention_days=days,
                 )
             except DepotError as error:
                 reason = reason_of(error, refused="user.artifact")
@@ -230,7 +226,7 @@ class DownloadArtifact:
             base = places.home + base[1:]
         folder = posixpath.normpath(posixpath.join(places.workspace, base))
         try:
-            found = patiently(context.depot.artifacts, context.check)
+            found = context.depot.artifacts()
         except DepotError as error:
             raise ActionError(str(error), reason_of(error)) from error
         wanted = chosen(found, given)

@@ -29,7 +29,7 @@ from runner.actions.files import (
     unpack,
     warn_unexpected,
 )
-from runner.depot import DepotError, Entry, Saved, load, patiently, store, unique
+from runner.depot import DepotError, Entry, Saved, load, store, unique
 from runner.steps import Hook, StepEnd
 from schemas.workflow.expressions.values import Value, to_string
 
@@ -81,11 +81,8 @@ class RestoreCache:
             raise ActionError(f"a cache has {KEYS_MAX} keys at most", "user.bad_input")
         outputs = {"cache-primary-key": key, "cache-hit": ""}
         try:
-            found = patiently(
-                lambda: context.depot.find_cache(
-                    keys, version=_version(given), scopes=scopes(context.github)
-                ),
-                context.check,
+            found = context.depot.find_cache(
+                keys, version=_version(given), scopes=scopes(context.github)
             )
             if found is not None and not is_true(given.get("lookup-only")):
                 _restore(context, found, patterns)
@@ -204,10 +201,7 @@ def _save(context: ActionContext, key: str, patterns: Patterns, given: Mapping[s
         with path.open("rb") as stored:
             size, sha256, pieces = store(context.depot, stored, context.check)
     entry = Entry(name=key, size_bytes=size, sha256=sha256, pieces=pieces, files=count)
-    return patiently(
-        lambda: context.depot.save_cache(entry, version=_version(given), scope=scope[0]),
-        context.check,
-    )
+    return context.depot.save_cache(entry, version=_version(given), scope=scope[0])
 
 
 def place_of(path: str, places: Mapping[str, str]) -> tuple[str, str]:

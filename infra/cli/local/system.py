@@ -56,6 +56,7 @@ from schemas.workflow.plan_json import plan_from_json, plan_to_json
 
 if TYPE_CHECKING:
     from runner.gateway.shelf import Shelf
+    from runner.patience import Patience
 
 SOURCE = "tailrace/local"
 LABEL = "tailrace-local"
@@ -142,7 +143,7 @@ class LocalGateway:
         """Raise GatewayError: a local payload is never too big for its event."""
         raise GatewayError(f"there is no payload {sha256}")
 
-    def depot(self, assignment: Assignment) -> Depot:
+    def depot(self, assignment: Assignment, patience: Patience) -> Depot:  # noqa: ARG002
         """Return the attempt's way to artifacts and caches, which end with the local run."""
         from runner.gateway.shelf import Owner, ShelfDepot
 

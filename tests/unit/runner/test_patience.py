@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from infra.clock import ManualClock
-from runner.gateway_client import GatewayAwayError, GatewayError
+from runner.depot import Depot, DepotAwayError
+from runner.gateway_client import GatewayAwayError, GatewayClient, GatewayError
+from runner.identity import Identity
 from runner.patience import PATIENCE_MS, Patience
+from schemas.lanes import Assignment
 
 
 @dataclass
@@ -29,13 +32,16 @@ class World:
             self.asked += 1
             return answer(self.clock.steady_ms() - began_ms)
 
-        patience = Patience(
+        return self.patience().ask(question)
+
+    def patience(self) -> Patience:
+        """Return the patience of an attempt of this world."""
+        return Patience(
             clock=self.clock,
             say=self.said.append,
             given_up=lambda: self.asked >= self.ends_after,
             pause=lambda seconds: self.clock.advance(round(seconds * 1000)),
         )
-        return patience.ask(question)
 
 
 def away_until(end_ms: int) -> Callable[[int], str]:
@@ -102,3 +108,83 @@ def test_a_job_that_is_being_ended_waits_no_longer() -> None:
     with pytest.raises(GatewayAwayError):
         world.ask(away_until(10 * PATIENCE_MS))
     assert world.asked == 3
+
+
+class Unsteady(GatewayClient):
+    """A gateway that gives one answer after the other; None is none."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        """Give `answers`."""
+        identity = Identity(runner_id="r", boot_id="b")
+        super().__init__("http://127.0.0.1:9", lambda: "token", identity, ManualClock())
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    def ask(
+        self,
+        assignment: Assignment,  # noqa: ARG002
+        method: str,  # noqa: ARG002
+        path: str,
+        body: object = None,  # noqa: ARG002
+        *,
+        timeout_s: float = 0,  # noqa: ARG002
+    ) -> bytes:
+        """Return the next answer."""
+        self.asked.append(path)
+        answer = self.answers.pop(0)
+        if answer is None:
+            raise GatewayAwayError("the gateway does not answer: refused")
+        return answer
+
+
+ASSIGNMENT = Assignment(
+    order_id="o", job_id="r.j", attempt=1, runner_id="r", boot_id="b",
+    repository="demo/hello", run_id="r", delivery_id=None, name="j", job_json="{}",
+    contexts_json="{}",
+)  # fmt: skip
+QUESTIONS: dict[str, tuple[Callable[[Depot], object], bytes]] = {
+    "find_piece": (lambda depot: depot.find_piece("0"), b"{}"),
+    "get_piece": (lambda depot: depot.get_piece("0"), b"{}"),
+    "artifacts": (lambda depot: depot.artifacts(), b"{}"),
+    "find_cache": (lambda depot: depot.find_cache(["k"], version="v", scopes=["s"]), b"{}"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_question_to_the_depot_waits_for_a_gateway_that_is_away(question: str) -> None:
+    """Looking for what is there as well as sending it."""
+    world = World()
+    ask, answer = QUESTIONS[question]
+    gateway = Unsteady(None, None, answer)
+
+    ask(gateway.depot(ASSIGNMENT, world.patience()))
+
+    assert gateway.answers == []
+    assert len(world.said) == 2
+
+
+def test_a_piece_is_looked_for_before_it_is_sent_again() -> None:
+    """The answer may have been lost, not the piece; one that did not come is sent."""
+    world = World()
+    there = Unsteady(None, None, b'{"piece": "1-aa"}')
+    absent = Unsteady(None, b'{"piece": null}', b'{"piece": "2-aa"}')
+
+    assert there.depot(ASSIGNMENT, world.patience()).put_piece(b"bytes") == "1-aa"
+    assert absent.depot(ASSIGNMENT, world.patience()).put_piece(b"bytes") == "2-aa"
+    assert there.asked == ["/v1/pieces", "/v1/pieces/find", "/v1/pieces/find"]
+    assert absent.asked == ["/v1/pieces", "/v1/pieces/find", "/v1/pieces"]
+
+
+def test_a_depot_that_stays_away_is_told_from_one_that_refuses() -> None:
+    """After its time, and at once when the step is over: `given_up` may raise."""
+    world = World()
+    with pytest.raises(DepotAwayError, match="for 60 s"):
+        Unsteady(*[None] * 200).depot(ASSIGNMENT, world.patience()).artifacts()
+
+    def over() -> bool:
+        raise InterruptedError
+
+    gateway = Unsteady(None, b"{}")
+    with pytest.raises(InterruptedError):
+        gateway.depot(ASSIGNMENT, replace(world.patience(), given_up=over)).artifacts()
+    assert gateway.answers == [b"{}"]

@@ -11,7 +11,7 @@ import pytest
 
 from infra.clock import ManualClock
 from infra.objects import FileStore, NoSuchObjectError
-from runner.depot import PIECE_BYTES, DepotAwayError, DepotError, Entry, load, patiently, store
+from runner.depot import PIECE_BYTES, DepotError, Entry, load, store
 from runner.gateway.shelf import DAY_MS, Limits, Objects, Owner, Shelf, ShelfDepot, TakenError
 from runner.gateway.sweep import Sweeper
 from schemas.stored import EPOCH_MS, piece_key
@@ -289,34 +289,6 @@ def test_a_repository_has_no_piece_of_another(place: Place) -> None:
         place.shelf.get_piece(other, entry.pieces[0])
     with pytest.raises(NoSuchObjectError):
         place.objects.get(piece_key("demo/other", entry.pieces[0]))
-
-
-def test_a_depot_that_is_away_is_asked_again_and_one_that_refuses_is_not() -> None:
-    """The cancel of a job ends the wait."""
-    answers: list[Exception | str] = [DepotAwayError("a"), DepotAwayError("b"), "there"]
-
-    def ask() -> str:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    assert patiently(ask, delays_s=(0, 0, 0)) == "there"
-    answers[:] = [DepotError("no"), "never"]
-    with pytest.raises(DepotError, match="no"):
-        patiently(ask, delays_s=(0, 0))
-    assert answers == ["never"]
-    answers[:] = [DepotAwayError("a"), "never"]
-    looks: list[int] = []
-
-    def ended() -> None:
-        looks.append(1)
-        if len(looks) > 1:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        patiently(ask, ended, delays_s=(30,))
-    assert answers == ["never"]
 
 
 def test_a_damaged_entry_keeps_every_piece(place: Place) -> None:
