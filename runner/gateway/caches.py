@@ -10,6 +10,7 @@ change, and two gateways can note the same use.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ CACHES = "caches/"
 USED = "used/"
 #: A use within this time of the last noted one is not noted again.
 USE_NOTED_EVERY_MS = 60_000
+_USE_KEY = re.compile(r"used/[^/]+/([^/]+)/([0-9]+)")
 _FORK_SCOPE = "refs/pull/"
 _REMEMBERED_MAX = 10_000
 _NAMED_MAX = 5
@@ -142,8 +144,10 @@ class Caches:
         """Return when each cache of a repository was used last, by the hash of its key."""
         uses: dict[str, int] = {}
         for key in self._objects.list(f"{USED}{hashed(repository)}/"):
-            _, _, which, at = key.split("/")
-            uses[which] = max(uses.get(which, 0), int(at))
+            use = use_of(key)
+            if use is not None:
+                which, at = use
+                uses[which] = max(uses.get(which, 0), at)
         return uses
 
     def _note_use(self, repository: str, key: str, now_ms: int) -> None:
@@ -176,6 +180,12 @@ def _best(newest_first: Sequence[Cached], keys: Sequence[str]) -> Cached | None:
             if str(found.content["name"]).startswith(key):
                 return found
     return None
+
+
+def use_of(key: str) -> tuple[str, int] | None:
+    """Return which cache was used and when, by an object's key; None when it says no such thing."""
+    found = _USE_KEY.fullmatch(key)
+    return (found[1], int(found[2])) if found is not None else None
 
 
 def _folder(repository: str, scope: str, version: str) -> str:

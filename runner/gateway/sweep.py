@@ -16,7 +16,7 @@ import threading
 from infra.clock import Clock
 from infra.objects import ObjectStore
 from runner.depot import DepotError, read_entry
-from runner.gateway.caches import CACHES, USED, Cached, Caches
+from runner.gateway.caches import CACHES, USED, Cached, Caches, use_of
 from runner.gateway.shelf import ARTIFACTS, RETIRED, Limits, Objects
 from schemas.late import dataclass
 from schemas.stored import (
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 SWEEP_EVERY_S = 3600.0
 FIRST_SWEEP_S = 60.0
 _PIECES = "pieces/"
+_RETIRED_KEY = re.compile(rf"{RETIRED}([0-9]+)-[^/]+")
 _PIECE_KEY = re.compile(r"pieces/[0-9a-f]+/([0-9]+)/[0-9a-f]{64}")
 
 
@@ -79,7 +80,7 @@ class Sweeper:
             wait_s = SWEEP_EVERY_S
             try:
                 swept = self.sweep()
-            except DepotError:
+            except Exception:  # whatever one sweep met: the thread must live for the next
                 logger.exception("a sweep of the object store did not end; the next one goes on")
                 continue
             if swept:
@@ -146,7 +147,10 @@ class Sweeper:
         """Forget all uses but the last of a cache, and those of caches that are gone."""
         last: dict[str, str] = {}
         for key in self._objects.list(USED):
-            which = key.split("/")[2]
+            use = use_of(key)
+            if use is None:
+                continue  # none of ours
+            which, _ = use
             if which not in known:
                 self._objects.delete(key)
                 continue
@@ -156,8 +160,10 @@ class Sweeper:
 
     def _sweep_retired(self, now_ms: int, needed: set[str]) -> None:
         for key in self._objects.list(RETIRED):
-            at_ms = int(key.removeprefix(RETIRED).partition("-")[0])
-            if at_ms <= now_ms - EPOCH_MS:
+            found = _RETIRED_KEY.fullmatch(key)
+            if found is None:
+                continue  # none of ours
+            if int(found[1]) <= now_ms - EPOCH_MS:
                 self._objects.delete(key)
             elif (content := self._objects.read(key)) is not None:
                 needed |= _pieces_of(key, content)

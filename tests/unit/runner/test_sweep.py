@@ -13,8 +13,9 @@ from infra.clock import ManualClock
 from infra.objects import FileStore, NoSuchObjectError
 from runner.depot import PIECE_BYTES, DepotError, Entry, load, store
 from runner.gateway.shelf import DAY_MS, Limits, Objects, Owner, Shelf, ShelfDepot, TakenError
-from runner.gateway.sweep import Sweeper
-from schemas.stored import EPOCH_MS, piece_key
+from runner.gateway.sweep import Sweeper, Swept
+from schemas.stored import EPOCH_MS, hashed, piece_key
+from tests.support.eventually import eventually
 
 REPOSITORY = "demo/hello"
 OWNER = Owner(repository=REPOSITORY, run_id="r1", job_id="r1.build", attempt=1)
@@ -289,6 +290,43 @@ def test_a_repository_has_no_piece_of_another(place: Place) -> None:
         place.shelf.get_piece(other, entry.pieces[0])
     with pytest.raises(NoSuchObjectError):
         place.objects.get(piece_key("demo/other", entry.pieces[0]))
+
+
+def test_objects_with_foreign_names_are_left_alone(place: Place) -> None:
+    """Neither the sweep nor a look for a cache fails by them."""
+    place.cache("c", b"c")
+    folder = f"used/{hashed(REPOSITORY)}"
+    foreign = ["used/x", f"{folder}/y", f"{folder}/a/z", f"{folder}/a/1/2", "retired/x",
+               "retired/1x-y", "pieces/x"]  # fmt: skip
+    for key in foreign:
+        place.objects.put(key, b"")
+
+    assert place.find("c") is not None
+    assert place.sweep() == (0, 0, 0)
+    assert {key for key in foreign if place.objects.exists(key)} == set(foreign)
+
+
+def test_a_sweep_that_fails_is_not_the_last(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it meets is said in the log, and the next one goes on."""
+    monkeypatch.setattr("runner.gateway.sweep.FIRST_SWEEP_S", 0.0)
+    monkeypatch.setattr("runner.gateway.sweep.SWEEP_EVERY_S", 0.001)
+    sweeps: list[int] = []
+
+    class Failing(Sweeper):
+        """Fails by what nobody thought of."""
+
+        def sweep(self) -> Swept:
+            sweeps.append(1)
+            raise IndexError
+
+    sweeper = Failing(place.objects, place.clock, place.limits)
+    sweeper.start()
+    eventually(lambda: len(sweeps) > 1, what="another sweep")
+    sweeper.close()
+
+    assert "a sweep of the object store did not end" in caplog.text
 
 
 def test_a_damaged_entry_keeps_every_piece(place: Place) -> None:
