@@ -139,7 +139,10 @@ class CellShell:
         for record in records:
             appends += self._handle(record, now_ms)
             self.next_offset = record.next_offset
+        self._forget_passed()
         for armed in self._newly_armed():
+            # an index may bring a tick back that has passed: it passes again
+            self._passed.discard(armed.deadline_id)
             armed.due_at = armed.at_ms or now_ms + armed.delay_ms
             self._schedule_deadline(armed)
         appends += self._deadlines(now_ms)
@@ -206,6 +209,11 @@ class CellShell:
         rows = [armed.rows[key] for key in sorted(armed.changed) if key in armed.rows]
         return [row for row in rows if row.due_at == 0]
 
+    def _forget_passed(self) -> None:
+        """What is armed no longer was read back: its id may be armed again."""
+        armed = self.cell.state.armed
+        self._passed -= {key for key in armed.changed if key not in armed.rows}
+
     def _schedule_deadline(self, armed: Armed) -> None:
         heapq.heappush(self._due, (armed.due_at, armed.deadline_id))
 
@@ -222,7 +230,6 @@ class CellShell:
             _, deadline_id = heapq.heappop(self._due)
             armed = self.cell.state.armed.get(deadline_id)
             if armed is None or deadline_id in self._passed:
-                self._passed.discard(deadline_id)
                 continue
             self._passed.add(deadline_id)
             event = DeadlinePassed(

@@ -1,4 +1,4 @@
-"""Names of deadlines: kind, subject and attempt, so that no id is ever armed twice."""
+"""Names of deadlines: kind, subject and attempt or instant; only a cron tick can be armed again."""
 
 from __future__ import annotations
 
@@ -33,12 +33,17 @@ def grace(job_id: str, attempt: int) -> str:
     return f"{GRACE}:{job_id}@{attempt}"
 
 
-def cron(repository: str, workflow: str, expression: str, timezone: str | None, due: int) -> str:
-    """A schedule's tick; the id of its delivery too. What is too long for an id is hashed."""
-    schedule = f"{workflow}:{expression}@{timezone}" if timezone else f"{workflow}:{expression}"
-    if len(schedule.encode()) > _TEXT_BYTES_MAX:
-        schedule = hashlib.sha256(schedule.encode()).hexdigest()
-    return f"{CRON}:{repository}:{schedule}:{due}"
+def schedule(repository: str, workflow: str, expression: str, timezone: str | None) -> str:
+    """What all ticks of a cron entry begin with. What is too long for an id is hashed."""
+    text = f"{workflow}:{expression}@{timezone}" if timezone else f"{workflow}:{expression}"
+    if len(text.encode()) > _TEXT_BYTES_MAX:
+        text = hashlib.sha256(text.encode()).hexdigest()
+    return f"{CRON}:{repository}:{text}"
+
+
+def cron(schedule_id: str, due: int) -> str:
+    """A schedule's tick; the id of its delivery too."""
+    return f"{schedule_id}:{due}"
 
 
 def kind(deadline_id: str) -> str:

@@ -68,11 +68,12 @@ def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterat
         yield _rejected_whole(delivery, cause, delivery.error)
         yield _ignored(delivery, cause, GIT_UNREACHABLE, delivery.error)
         return
-    if not delivery.outcomes:
+    outcomes = [outcome for outcome in delivery.outcomes if not outcome.withheld]
+    if not outcomes:
         yield _ignored(delivery, cause, _why(delivery), "; ".join(delivery.ignored))
         return
     repository = state.repositories.get(delivery.repository) or Repository(name=delivery.repository)
-    for outcome in delivery.outcomes:
+    for outcome in outcomes:
         if outcome.outcome == e.Outcome.REJECTED:
             yield _rejected(state, delivery, outcome, outcome.problems, cause)
             continue
@@ -89,8 +90,8 @@ def _act(state: State, index: Index, delivery: Delivery, cause: Cause) -> Iterat
 
 def _why(delivery: Delivery) -> str:
     """Return the code of a delivery that starts nothing."""
-    if delivery.withheld:
-        return "fork"
+    if delivery.outcomes:
+        return "fork"  # and each of them is withheld
     codes = {text.partition(": ")[0] for text in delivery.ignored}
     return next((code for code in _OWN_CODES if code in codes), "no_workflow")
 

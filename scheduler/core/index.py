@@ -65,6 +65,7 @@ class Index:
 
     seen: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     pending: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    closed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     pools: dict[str, PoolIndex] = field(default_factory=lambda: defaultdict(PoolIndex))
     views: dict[str, RunView] = field(default_factory=dict)
     touched_pools: set[str] = field(default_factory=set)
@@ -76,7 +77,8 @@ class Index:
         for key, remembered in state.seen.rows.items():
             index.seen[key.rpartition("#")[0]].add(remembered.value)
         for delivery in sorted(state.deliveries, key=lambda d: d.sequence):
-            index.pending[delivery.repository].append(delivery.delivery_id)
+            places = index.closed if delivery.closed else index.pending
+            places[delivery.repository].append(delivery.delivery_id)
         for runner in state.runners:
             if runner.live:
                 index.pools[runner.pool].runners.add(runner.runner_id)

@@ -27,21 +27,19 @@ CHAIN_MAX = 3
 def indexed(state: State, event: e.WorkflowsIndexed) -> None:
     """Take over an index: an entry that stays keeps its instant, one that went is disarmed."""
     before = state.known.get(event.repository)
-    old = {(c.workflow, c.cron, c.timezone): c for c in (before.crons if before else ())}
-    crons: dict[tuple[str, str, str | None], CronEntry] = {}
+    old = before.crons if before is not None else ()
+    crons: dict[str, CronEntry] = {}
     listeners: list[Listener] = []
     for workflow in event.workflows:
         triggers = {} if workflow.problems else _object(workflow.triggers_json)
         listeners += _listeners(triggers)
         for cron, timezone in _schedules(triggers):
-            key = (workflow.path, cron, timezone)
+            key = deadlines.schedule(event.repository, workflow.path, cron, timezone)
             if key not in crons and len(crons) < CRONS_MAX:
-                crons[key] = old.get(key) or CronEntry(
-                    workflow.path, cron, timezone, _next(cron, timezone, event.occurred_at)
-                )
-    for key, entry in old.items():
+                crons[key] = _entry(state, key, workflow.path, cron, timezone, event.occurred_at)
+    for key in old:
         if key not in crons:
-            state.disarm(_deadline_id(event.repository, entry))
+            _forget(state, key)
     if not crons and not listeners:
         state.known.drop(event.repository)
         return
@@ -50,12 +48,14 @@ def indexed(state: State, event: e.WorkflowsIndexed) -> None:
         index_id=event.event_id,
         sha=event.sha,
         ref=event.ref,
-        crons=tuple(crons.values()),
+        crons=tuple(crons),
         listeners=tuple(listeners),
     )
     state.known.put(event.repository, known)
-    for entry in known.crons:
-        _arm(state, known, entry)
+    for key, entry in crons.items():
+        if state.crons.get(key) is not entry:
+            state.crons.put(key, entry)
+        _arm(state, known, key, entry)
 
 
 def ticked(state: State, armed: Armed, now_ms: int) -> None:
@@ -65,8 +65,8 @@ def ticked(state: State, armed: Armed, now_ms: int) -> None:
         return
     known, entry = found
     entry.due = _next(entry.cron, entry.timezone, max(now_ms, armed.at_ms))
-    state.known.put(known.repository, known)
-    _arm(state, known, entry)
+    state.crons.put(armed.schedule, entry)
+    _arm(state, known, armed.schedule, entry)
 
 
 def forgotten(state: State, repository: str) -> None:
@@ -74,19 +74,15 @@ def forgotten(state: State, repository: str) -> None:
     known = state.known.get(repository)
     if known is None:
         return
-    for entry in known.crons:
-        state.disarm(_deadline_id(repository, entry))
+    for key in known.crons:
+        _forget(state, key)
     state.known.drop(repository)
 
 
 def entry_of(state: State, armed: Armed) -> tuple[Known, CronEntry] | None:
     """Return the entry that a deadline was armed for."""
-    known = state.known.get(armed.subject)
-    for entry in known.crons if known is not None else ():
-        tick = (entry.workflow, entry.cron, entry.timezone, armed.at_ms)
-        if known is not None and deadlines.cron(armed.subject, *tick) == armed.deadline_id:
-            return known, entry
-    return None
+    known, entry = state.known.get(armed.subject), state.crons.get(armed.schedule)
+    return None if known is None or entry is None else (known, entry)
 
 
 def wanted(state: State, run: Run, action: str) -> Known | None:
@@ -104,30 +100,42 @@ def wanted(state: State, run: Run, action: str) -> Known | None:
     return None
 
 
-def _arm(state: State, known: Known, entry: CronEntry) -> None:
+def _entry(
+    state: State, key: str, workflow: str, cron: str, timezone: str | None, now_ms: int
+) -> CronEntry:
+    """Return the entry as it is; one that is new, or had no instant to wait for, is asked anew."""
+    old = state.crons.get(key)
+    if old is not None and old.due:
+        return old
+    return CronEntry(workflow, cron, timezone, _next(cron, timezone, now_ms))
+
+
+def _forget(state: State, key: str) -> None:
+    state.disarm(deadlines.cron(key, state.crons[key].due))
+    state.crons.drop(key)
+
+
+def _arm(state: State, known: Known, key: str, entry: CronEntry) -> None:
     if not entry.due:
         return
     state.arm(
         Armed(
-            deadline_id=_deadline_id(known.repository, entry),
+            deadline_id=deadlines.cron(key, entry.due),
             delay_ms=0,
             caused_by=known.index_id,
             subject=known.repository,
             repository=known.repository,
             at_ms=entry.due,
+            schedule=key,
         )
     )
-
-
-def _deadline_id(repository: str, entry: CronEntry) -> str:
-    return deadlines.cron(repository, entry.workflow, entry.cron, entry.timezone, entry.due)
 
 
 def _next(cron: str, timezone: str | None, now_ms: int) -> int:
     try:
         return next_after(cron, now_ms, timezone) or 0
     except LanguageError:
-        return 0  # a time zone that this machine does not know
+        return 0  # a time zone that this version's zone data does not know
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -65,7 +65,10 @@ class Variables(msgspec.Struct, omit_defaults=True):
 
 
 class CronEntry(msgspec.Struct, omit_defaults=True):
-    """One schedule of a workflow; `due` is the instant it is armed for, 0 when none will come."""
+    """One schedule of a workflow; `due` is the instant it is armed for, 0 when none will come.
+
+    A row of its own, so that a tick reads and writes no other entry of the repository.
+    """
 
     workflow: str
     cron: str
@@ -81,18 +84,21 @@ class Listener(msgspec.Struct, omit_defaults=True):
 
 
 class Known(msgspec.Struct, omit_defaults=True):
-    """What the default branch's workflows wait for, as last indexed."""
+    """What the default branch's workflows wait for, as last indexed; `crons` are rows' keys."""
 
     repository: str
     index_id: str
     sha: str
     ref: str
-    crons: tuple[CronEntry, ...] = ()
+    crons: tuple[str, ...] = ()
     listeners: tuple[Listener, ...] = ()
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):
-    """A workflow file's answer that is still to become a run, or a rejected one."""
+    """A workflow file's answer that is still to become a run, or a rejected one.
+
+    `withheld` is one that the repository's setting for forks lets nobody act on.
+    """
 
     path: str
     outcome: str
@@ -104,10 +110,16 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     sha: str = ""
     ref: str = ""
     inputs_json: str | None = None
+    withheld: bool = False
 
 
 class Delivery(msgspec.Struct, omit_defaults=True):
-    """A delivery that is not answered yet, or whose turn has not come."""
+    """A delivery that is not answered yet, or whose turn has not come.
+
+    One that is `closed` waits for nothing: it is kept until the planner's next answer about its
+    repository, because a history that was decided under another rule for forks may still have runs
+    of what it withholds.
+    """
 
     delivery_id: str
     event_id: str
@@ -130,8 +142,8 @@ class Delivery(msgspec.Struct, omit_defaults=True):
     github_json: str = "{}"
     outcomes: tuple[Outcome, ...] = ()
     ignored: tuple[str, ...] = ()
-    withheld: bool = False
     handled: int = 0
+    closed: bool = False
 
 
 class Run(msgspec.Struct, omit_defaults=True):
@@ -256,6 +268,7 @@ class Armed(msgspec.Struct):
     """A deadline that the core waits for.
 
     It passes `delay_ms` after it was armed, or at `at_ms` (since the epoch) where that is not 0.
+    `schedule` is the key of the cron entry whose tick it is.
     `due_at` (0 for not yet known) is the shell's alone: it sets it when it commits, and no rule
     reads it.
     """
@@ -268,6 +281,7 @@ class Armed(msgspec.Struct):
     run_id: str | None = None
     at_ms: int = 0
     due_at: int = 0
+    schedule: str = ""
 
 
 class Table(Generic[S]):
@@ -324,6 +338,7 @@ class State:
         self.heads = Table("head", Remembered)
         self.armed = Table("armed", Armed)
         self.known = Table("known", Known)
+        self.crons = Table("cron", CronEntry)
         self.variables = Table("variables", Variables)
 
     @property
@@ -332,7 +347,7 @@ class State:
         return (
             self.repositories, self.deliveries, self.runs, self.plans, self.jobs, self.runners,
             self.pools, self.counters, self.seen, self.heads, self.armed,
-            self.known, self.variables,
+            self.known, self.crons, self.variables,
         )  # type: ignore[return-value]  # fmt: skip
 
     def next_number(self, name: str) -> int:

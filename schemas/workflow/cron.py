@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import cache, lru_cache
 from itertools import pairwise
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from schemas.late import dataclass
 from schemas.workflow.errors import LanguageError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 INTERVAL_MINUTES_MIN = 5
 # 29 February can be eight years away (around a century that is no leap year).
@@ -149,14 +153,29 @@ def _value(text: str, spec: _Field, part: str) -> int:
 
 
 @lru_cache(maxsize=256)
-def zone(name: str | None) -> ZoneInfo:
-    """An IANA time zone by name; None is UTC. Raises CronError for an unknown one."""
-    try:
-        return ZoneInfo(name or "UTC")
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise CronError(
-            f"'{name}' is not a known time zone; use a name like Europe/Berlin"
-        ) from None
+def zone(name: str | None) -> tzinfo:
+    """An IANA time zone by name; None is UTC. Raises CronError for an unknown one.
+
+    The data is the installed package's, never the machine's: what is due is part of what the
+    scheduler decides, and all machines with one version must decide the same.
+    """
+    if name in (None, "", "UTC"):
+        return UTC
+    if name not in _zone_names():
+        raise CronError(f"'{name}' is not a known time zone; use a name like Europe/Berlin")
+    with _zone_data("zoneinfo", *name.split("/")).open("rb") as data:
+        return ZoneInfo.from_file(data, key=name)
+
+
+@cache
+def _zone_names() -> frozenset[str]:
+    return frozenset(_zone_data("zones").read_text("ascii").split())
+
+
+def _zone_data(*path: str) -> Traversable:
+    from importlib.resources import files
+
+    return files("tzdata").joinpath(*path)
 
 
 def next_after(expression: str, now_ms: int, timezone: str | None = None) -> int | None:
@@ -180,7 +199,7 @@ def next_after(expression: str, now_ms: int, timezone: str | None = None) -> int
     return None
 
 
-def _first_on(cron: Cron, day: date, where: ZoneInfo, now: datetime) -> datetime | None:
+def _first_on(cron: Cron, day: date, where: tzinfo, now: datetime) -> datetime | None:
     columns = len(cron.minutes)
 
     def due(place: int) -> datetime:
@@ -193,7 +212,7 @@ def _first_on(cron: Cron, day: date, where: ZoneInfo, now: datetime) -> datetime
     return due(found) if found < len(places) else None
 
 
-def _repeated(cron: Cron, where: ZoneInfo, now: datetime, due: datetime) -> datetime | None:
+def _repeated(cron: Cron, where: tzinfo, now: datetime, due: datetime) -> datetime | None:
     """The first tick before `due` in an hour that the clock repeats, for an hourly schedule."""
     here = now.astimezone(where)
     falls_back = (here.utcoffset() or _NO_TIME) > (due.astimezone(where).utcoffset() or _NO_TIME)
@@ -210,7 +229,7 @@ def _repeated(cron: Cron, where: ZoneInfo, now: datetime, due: datetime) -> date
     return None
 
 
-def _instant(local: datetime, where: ZoneInfo) -> datetime:
+def _instant(local: datetime, where: tzinfo) -> datetime:
     """The instant of a wall-clock time, moved on past a gap to where the clock goes on."""
     due = local.replace(tzinfo=where).astimezone(UTC)
     if due.astimezone(where).replace(tzinfo=None) == local:

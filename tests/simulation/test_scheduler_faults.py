@@ -50,11 +50,11 @@ class FaultyWriter(MemoryTransactionalWriter):
     """A transactional writer whose commits fail now and then, with or without effect."""
 
     chance: random.Random
-    faults: bool
+    faulty: FaultyLog
 
     def transact(self, records: Sequence[Append]) -> None:
         """Commit, or raise TransactionError before or after the records are there."""
-        fate = self.chance.random() if self.faults else 1.0
+        fate = self.chance.random() if self.faulty.faults else 1.0
         if fate < 0.06:
             raise TransactionError("lost before it was committed")
         super().transact(records)
@@ -73,7 +73,7 @@ class FaultyLog(MemoryLog):
         """Return a writer that fences every earlier one."""
         self.epochs[transactional_id] = self.epochs.get(transactional_id, 0) + 1
         writer = FaultyWriter(self, transactional_id, self.epochs[transactional_id])
-        writer.chance, writer.faults = self.chance, self.faults
+        writer.chance, writer.faulty = self.chance, self
         return writer
 
 

@@ -81,12 +81,17 @@ def _remember(state: State, index: Index, repository: str, delivery_id: str) -> 
     state.repositories.put(repository, row)
 
 
-def delivery_planned(state: State, _: Index, event: e.DeliveryPlanned) -> None:
+def delivery_planned(state: State, index: Index, event: e.DeliveryPlanned) -> None:
+    # an input: what was decided about those before it, as recorded, has been evolved
+    for closed in index.closed.pop(event.repository, ()):
+        state.deliveries.drop(closed)
     delivery = state.deliveries[event.delivery_id or ""]
     delivery.answered = True
     delivery.error = event.error
     delivery.github_json = event.github_json
-    outcomes = tuple(
+    repository = state.repositories.get(event.repository)
+    runs_forks = repository is None or repository.fork_pull_requests != "never"
+    delivery.outcomes = tuple(
         Outcome(
             path=w.path,
             outcome=w.outcome,
@@ -98,22 +103,18 @@ def delivery_planned(state: State, _: Index, event: e.DeliveryPlanned) -> None:
             sha=w.sha,
             ref=w.ref,
             inputs_json=w.inputs_json,
+            # marked, not dropped: a run of it that is recorded finds it, whatever the setting is
+            withheld=not runs_forks and is_untrusted(delivery, w.event),
         )
         for w in event.workflows
         if w.outcome != e.Outcome.IGNORED
     )
-    repository = state.repositories.get(event.repository)
-    runs_forks = repository is None or repository.fork_pull_requests != "never"
-    delivery.outcomes = tuple(
-        outcome for outcome in outcomes if runs_forks or not is_untrusted(delivery, outcome.event)
-    )
-    delivery.withheld = len(delivery.outcomes) < len(outcomes)
     delivery.ignored = tuple(
         f"{w.path}: {w.reason}" if w.path else w.reason
         for w in event.workflows
         if w.outcome == e.Outcome.IGNORED
     )
-    if delivery.withheld:
+    if any(outcome.withheld for outcome in delivery.outcomes):
         delivery.ignored = ("this repository runs nothing for forks", *delivery.ignored)
     state.deliveries.put(delivery.delivery_id, delivery)
     state.disarm(deadlines.plan(delivery.delivery_id))
@@ -137,24 +138,44 @@ def secrets_withheld(repository: Repository, delivery: Delivery, event: str) -> 
 
 
 def delivery_ignored(state: State, index: Index, event: e.DeliveryIgnored) -> None:
-    if not event.reason.startswith("duplicate"):
-        _close_delivery(state, index, event.delivery_id or "")
+    delivery = state.deliveries.get(event.delivery_id)
+    if delivery is not None and not event.reason.startswith("duplicate"):
+        _close(state, index, delivery)
+        state.deliveries.drop(delivery.delivery_id)
 
 
-def _close_delivery(state: State, index: Index, delivery_id: str) -> None:
-    delivery = state.deliveries.get(delivery_id)
-    if delivery is None:
+def _close(state: State, index: Index, delivery: Delivery) -> None:
+    if delivery.closed:
+        index.closed[delivery.repository].remove(delivery.delivery_id)
         return
-    state.deliveries.drop(delivery_id)
-    state.disarm(deadlines.plan(delivery_id))
-    index.pending[delivery.repository].remove(delivery_id)
+    state.disarm(deadlines.plan(delivery.delivery_id))
+    index.pending[delivery.repository].remove(delivery.delivery_id)
 
 
-def _outcome_handled(state: State, index: Index, delivery: Delivery) -> None:
-    delivery.handled += 1
+def _outcome_of(delivery: Delivery, workflow: str, event: str) -> Outcome | None:
+    for outcome in delivery.outcomes:
+        if outcome.path == workflow and (outcome.event or delivery.event) == event:
+            return outcome
+    return None
+
+
+def _outcome_handled(
+    state: State, index: Index, delivery: Delivery, outcome: Outcome | None
+) -> None:
+    """Close the delivery with the last outcome that is acted on."""
+    if outcome is None or not outcome.withheld:
+        delivery.handled += 1
+    withheld = sum(outcome.withheld for outcome in delivery.outcomes)
+    done = delivery.handled >= len(delivery.outcomes) - withheld
+    if done and not withheld:
+        _close(state, index, delivery)
+        state.deliveries.drop(delivery.delivery_id)
+        return
+    if done and not delivery.closed:
+        _close(state, index, delivery)
+        delivery.closed = True
+        index.closed[delivery.repository].append(delivery.delivery_id)
     state.deliveries.put(delivery.delivery_id, delivery)
-    if delivery.handled >= len(delivery.outcomes):
-        _close_delivery(state, index, delivery.delivery_id)
 
 
 def run_rejected(state: State, index: Index, event: e.RunRejected) -> None:
@@ -162,7 +183,8 @@ def run_rejected(state: State, index: Index, event: e.RunRejected) -> None:
         state.count(number_name(event.repository, event.workflow))
     delivery = state.deliveries.get(event.delivery_id)
     if delivery is not None:
-        _outcome_handled(state, index, delivery)
+        outcome = _outcome_of(delivery, event.workflow, event.event)
+        _outcome_handled(state, index, delivery, outcome)
 
 
 def number_name(repository: str, workflow: str) -> str:
@@ -174,10 +196,12 @@ def run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
     run_id = event.run_id or ""
     state.count(number_name(event.repository, event.workflow))
     delivery = state.deliveries[event.delivery_id or ""]
-    outcome = next(
-        o for o in delivery.outcomes
-        if o.path == event.workflow and (o.event or delivery.event) == event.event
-    )  # fmt: skip
+    outcome = _outcome_of(delivery, event.workflow, event.event)
+    if outcome is None:
+        raise ValueError(
+            f"run {run_id}: the planner's answer to delivery {delivery.delivery_id} has no "
+            f"{event.workflow} for {event.event}"
+        )
     state.plans.put(
         run_id,
         Plan(
@@ -220,7 +244,7 @@ def run_planned(state: State, index: Index, event: e.RunPlanned) -> None:
             jobs=[planned.job_id for planned in event.jobs],
         ),
     )
-    _outcome_handled(state, index, delivery)
+    _outcome_handled(state, index, delivery, outcome)
 
 
 def add_jobs(

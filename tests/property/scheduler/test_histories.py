@@ -252,9 +252,10 @@ def check(history: History) -> None:
             if len(legs) == 4:
                 assert active <= 2, "max-parallel was passed"
     armed = {
-        deadlines.cron(known.repository, c.workflow, c.cron, c.timezone, c.due)
-        for known in state.known for c in known.crons if c.due
+        deadlines.cron(key, state.crons[key].due)
+        for known in state.known for key in known.crons if state.crons[key].due
     }  # fmt: skip
+    assert sum(len(known.crons) for known in state.known) == len(state.crons)
     assert armed == set(history.driver.ticks()), "what is known and what is armed differ"
     made = [event.delivery_id for event in history.driver.of(e.DeliveryReceived)]
     assert len(made) == len(set(made)), "a tick or a run was told twice"

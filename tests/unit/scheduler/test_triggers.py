@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pytest
 
 from scheduler.core.cell import Cell
+from scheduler.core.index import Index
 from scheduler.core.outputs import Output
-from scheduler.core.state import CronEntry
+from scheduler.core.state import CronEntry, dump_changes, forget_changes
 from schemas import events as e
 from schemas.events import Event
 from schemas.workflow.plan_json import plan_to_json
@@ -312,6 +313,75 @@ def test_a_repository_that_runs_no_forks_still_runs_its_own_code_for_them() -> N
     assert [run.event for run in runs if isinstance(run, e.RunPlanned)] == ["pull_request_target"]
 
 
+def _refolded(recorded: CellDriver, policy: str) -> CellDriver:
+    """Fold a history whose repository was set otherwise, with the decisions that were made then."""
+    again, twin = CellDriver(), CellDriver()
+    for _, event in recorded.inputs:
+        outputs = twin.feed(event)
+        if isinstance(event, e.RepositoryConfigured):
+            event = replace(event, fork_pull_requests=policy)  # noqa: PLW2901
+        again.cell.refold(event)
+        for output in outputs:
+            if isinstance(output, Event):
+                again.cell.replay(output)
+    return again
+
+
+@pytest.mark.parametrize("events", [
+    ("pull_request",),
+    ("pull_request", "pull_request_target"),
+    ("pull_request_target", "pull_request"),
+    ("pull_request", "pull_request_review"),
+])  # fmt: skip
+def test_a_recorded_run_of_a_fork_finds_its_outcome_under_another_policy(
+    events: tuple[str, ...],
+) -> None:
+    """What a rule withholds today was planned when it was recorded: the cell can be restored."""
+    d = driver()
+    d.receive(event="pull_request", action="opened", number=7, fork=True)
+    plan = plan_to_json(compiled(PUSH, PATH, {}))
+    outcomes = tuple(
+        e.WorkflowOutcome(path=PATH, outcome="planned", name="CI", plan_json=plan, event=event)
+        for event in events
+    )
+    d.answer(outcomes)
+    again = _refolded(d, "never")
+    assert again.cell.state.runs.rows == d.cell.state.runs.rows
+    assert set(again.cell.state.runs.rows) == {run.run_id for run in d.of(e.RunPlanned)}
+    assert not again.cell.index.pending[REPOSITORY], "the delivery holds up those behind it"
+    again.offset = d.offset
+    again.receive("d2")
+    again.plan(PUSH, "d2")
+    assert len(again.of(e.RunPlanned)) == 1
+    assert not len(again.cell.state.deliveries), "a delivery is kept for ever"
+    assert Index.of(again.cell.state).closed == {}
+
+
+def test_a_tick_writes_nothing_of_other_entries() -> None:
+    """A repository may have a thousand schedules; each tick is about one."""
+    written = []
+    for count in (2, 200):
+        d = driver()
+        files = {f"{n}.yml": EVERY_MINUTE for n in range(count)}
+        d.index(files, NOW)
+        forget_changes(d.cell.state)
+        d.pass_deadline(d.ticks()[0], DUE)
+        written.append(sum(len(key) + len(row or b"") for key, row in dump_changes(d.cell.state)))
+    assert written[1] - written[0] < 20, written
+
+
+def test_an_entry_without_an_instant_is_asked_anew_with_the_next_index() -> None:
+    """A zone that an older version did not know ticks once a version does."""
+    d = driver()
+    d.index({NIGHTLY: EVERY_MINUTE}, NOW)
+    [key] = d.cell.state.crons.rows
+    d.cell.state.disarm(d.ticks()[0])
+    d.cell.state.crons[key].due = 0
+    assert d.ticks() == []
+    d.index({NIGHTLY: EVERY_MINUTE}, NOW, "d" * 40)
+    assert d.ticks() == [f"{key}:{DUE}"]
+
+
 def test_a_replayed_tick_is_the_same_state() -> None:
     """Inputs and recorded decisions, folded without deciding, arm the same instants."""
     d = driver()
@@ -327,7 +397,8 @@ def test_a_replayed_tick_is_the_same_state() -> None:
                 again.replay(output)
     assert again.state.known[REPOSITORY] == d.cell.state.known[REPOSITORY]
     assert again.state.armed.rows == d.cell.state.armed.rows
-    [entry] = again.state.known[REPOSITORY].crons
+    assert again.state.crons.rows == d.cell.state.crons.rows
+    [entry] = again.state.crons
     assert entry == CronEntry(NIGHTLY, "* * * * *", None, DUE + 5 * MINUTE)
 
 

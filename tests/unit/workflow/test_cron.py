@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import zoneinfo
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
-from schemas.workflow.cron import CronError, next_after, parse_cron
+from schemas.workflow.cron import CronError, next_after, parse_cron, zone
 
 
 def ticks(expression: str, start: str, count: int, timezone: str | None = None) -> list[str]:
@@ -100,3 +103,39 @@ def test_an_unknown_time_zone_is_refused() -> None:
 def test_the_shortest_interval_is_known(expression: str, minutes: int) -> None:
     """Over the end of an hour as well."""
     assert parse_cron(expression).interval_minutes_min == minutes
+
+
+@pytest.mark.parametrize("name", ["../zones", "/etc/localtime", "Europe", "europe/berlin", "zones"])
+def test_a_zone_is_a_name_and_never_a_path(name: str) -> None:
+    """Only what the zone data lists is opened."""
+    with pytest.raises(CronError, match="not a known time zone"):
+        zone(name)
+
+
+def test_zones_come_from_the_locked_package_and_not_from_the_machine(
+    tmp_path: Path,
+) -> None:
+    """A machine whose files say that Berlin is UTC ticks with the others."""
+    (tmp_path / "Europe").mkdir()
+    utc = files("tzdata").joinpath("zoneinfo", "UTC").read_bytes()
+    (tmp_path / "Europe" / "Berlin").write_bytes(utc)
+    zoneinfo.reset_tzpath([tmp_path])
+    zoneinfo.ZoneInfo.clear_cache()
+    zone.cache_clear()
+    try:
+        midsummer = datetime(2026, 6, 21, tzinfo=UTC)
+        assert not midsummer.astimezone(zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset()
+        assert midsummer.astimezone(zone("Europe/Berlin")).utcoffset() == timedelta(hours=2)
+    finally:
+        zoneinfo.reset_tzpath()
+        zoneinfo.ZoneInfo.clear_cache()
+        zone.cache_clear()
+
+
+def test_every_listed_zone_can_be_read() -> None:
+    """What the list names is there; no zone and "UTC" need no file."""
+    names = files("tzdata").joinpath("zones").read_text("ascii").split()
+    assert len(names) > 400
+    for name in names:
+        assert zone(name).utcoffset(datetime(2026, 1, 1)) is not None  # noqa: DTZ001
+    assert zone(None) is zone("UTC") is UTC
