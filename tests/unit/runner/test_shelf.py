@@ -111,9 +111,12 @@ def test_a_bad_artifact_name_is_refused(shelf: Shelf, name: str) -> None:
         save(shelf, OWNER, name)
 
 
-def test_caches_are_found_by_key_then_by_beginning(shelf: Shelf) -> None:
-    """An exact key wins over a newer one that begins with it; keys are tried in order."""
+def test_caches_are_found_by_key_then_by_beginning(tmp_path: Path) -> None:
+    """An exact first key wins over a newer one that begins with it; others are beginnings."""
+    clock = ManualClock()
+    shelf = Shelf(FileStore(tmp_path), clock)
     for name in ("npm-a", "npm-ab", "npm-b"):
+        clock.advance(1)
         assert shelf.save_cache(OWNER, entry(name), version="v", scope=MAIN).saved
 
     def find(*keys: str, version: str = "v", scope: str = MAIN) -> str | None:
@@ -121,7 +124,10 @@ def test_caches_are_found_by_key_then_by_beginning(shelf: Shelf) -> None:
         return found.name if found is not None else None
 
     assert find("npm-a") == "npm-a"
-    assert find("npm-c", "npm-a", "npm-") in ("npm-a", "npm-ab")
+    assert find("npm-c", "npm-a", "npm-") == "npm-ab", "the newest that begins with the second"
+    assert find("npm-c", "npm-b", "npm-") == "npm-b", "the order of the keys comes before age"
+    assert find("npm-c", "np") == "npm-b", "a second key that is none by itself"
+    assert find("np", "npm-a") == "npm-b", "also the first key may be a beginning"
     assert find("npm-c") is None
     assert find("npm-a", version="w") is None
     assert find("npm-a", scope="refs/heads/other") is None
