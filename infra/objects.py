@@ -19,6 +19,9 @@ _KEY = re.compile(
     r"[A-Za-z0-9_=+@~,-][A-Za-z0-9._=+@~,-]*(?:/[A-Za-z0-9_=+@~,-][A-Za-z0-9._=+@~,-]*)*"
 )
 KEY_CHARS_MAX = 512
+_PART = ".part"
+_DRAFT_MS = 24 * 60 * 60 * 1000
+_FOLDER_TRIES = 10
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
 _EXISTS = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
 
@@ -56,6 +59,10 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys that begin with `prefix`, sorted."""
+        ...
+
+    def tidy(self, now_ms: int) -> None:
+        """Remove what writers that were killed left more than a day ago; no object."""
         ...
 
 
@@ -99,15 +106,14 @@ class FileStore:
         if path.exists():
             return
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            beside = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}.part")
+            beside = _written_beside(path, data)
             try:
-                _write_durably(beside, data)
                 with suppress(FileExistsError):
                     path.hardlink_to(beside)
             finally:
                 beside.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+            with suppress(FileNotFoundError):  # removed again, with its folder, by somebody else
+                _sync_folder(path.parent)
         except OSError as error:
             raise ObjectStoreError(f"{path} can't be written: {error.strerror}") from error
 
@@ -135,19 +141,65 @@ class FileStore:
 
     def delete(self, key: str) -> None:
         """Remove an object."""
-        self._path(key).unlink(missing_ok=True)
+        self._remove(self._path(key))
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys that begin with `prefix`, sorted."""
         folder = self._folder / prefix.rpartition("/")[0]
         if not folder.is_dir():
             return
-        found = (path for path in folder.rglob("*") if path.is_file())
-        keys = (path.relative_to(self._folder).as_posix() for path in found)
-        yield from sorted(k for k in keys if k.startswith(prefix) and not k.endswith(".part"))
+        keys = (path.relative_to(self._folder).as_posix() for path in _files(folder))
+        yield from sorted(k for k in keys if k.startswith(prefix) and not k.endswith(_PART))
+
+    def tidy(self, now_ms: int) -> None:
+        """Remove drafts of killed writers."""
+        for path in _files(self._folder):
+            if path.name.startswith(".") and path.name.endswith(_PART):
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime * 1000 < now_ms - _DRAFT_MS:
+                        self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a file, and the folders that are empty without it: each would be listed again."""
+        path.unlink(missing_ok=True)
+        for folder in path.parents:
+            if folder == self._folder:
+                return
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return  # not empty
 
     def _path(self, key: str) -> Path:
         return self._folder / checked_key(key)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder, onerror=_unless_gone):
+        yield from (Path(parent, name) for name in names)
+
+
+def _unless_gone(error: OSError) -> None:
+    """Raise for a folder that can't be read; one that was removed meanwhile is empty."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _written_beside(path: Path, data: bytes) -> Path:
+    """Write a draft into the folder of `path`, which nobody removes from then on."""
+    beside = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}{_PART}")
+    for _ in range(_FOLDER_TRIES):
+        # who removes the last object of a folder takes the folder away, between these two or
+        # within the first
+        with suppress(FileNotFoundError, FileExistsError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_durably(beside, data)
+            return beside
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_durably(beside, data)
+    return beside
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -226,6 +278,9 @@ class S3Store:
         for page in pages:
             for entry in page.get("Contents", ()):
                 yield str(entry["Key"])[len(self._prefix) :]
+
+    def tidy(self, now_ms: int) -> None:
+        """Do nothing: a bucket has an object or has not."""
 
     def _where(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + checked_key(key)}

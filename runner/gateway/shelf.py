@@ -118,6 +118,13 @@ class Objects:
         except (ObjectStoreError, OSError) as error:
             raise DepotError(str(error)) from error
 
+    def tidy(self, now_ms: int) -> None:
+        """Remove what writers that were killed left."""
+        try:
+            self._objects.tidy(now_ms)
+        except (ObjectStoreError, OSError) as error:
+            raise DepotError(str(error)) from error
+
     def retire(self, key: str, content: dict[str, Any], now_ms: int) -> None:
         """Take an entry away; its pieces stay for whoever is reading them."""
         self.write(f"{RETIRED}{now_ms:014d}-{hashed(key)}", content)

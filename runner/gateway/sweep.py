@@ -92,6 +92,7 @@ class Sweeper:
     def sweep(self) -> Swept:
         """Remove what is over now. Raises DepotError; what was done until then stays done."""
         now_ms, swept = self._clock.now_ms(), Swept()
+        self._objects.tidy(now_ms)
         settled = self._settled_pieces(now_ms)
         needed: set[str] = set()
         self._sweep_artifacts(now_ms, needed, swept)

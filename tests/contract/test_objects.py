@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from infra.objects import (
 )
 from tests.support.s3 import S3Server
 
+DAY_MS = 24 * 60 * 60 * 1000
 DATA = bytes(range(256)) * 40
 
 
@@ -120,6 +123,52 @@ class TestFileStore(ObjectStoreContract):
 
         assert list(store.list()) == ["a/x"]
         assert [p.name for p in tmp_path.rglob("*.part")] == [".99.abc.part"]
+
+    def test_drafts_of_killed_writers_go_after_a_day(self, tmp_path: Path) -> None:
+        """With the folders that have nothing else; a younger one may still be written."""
+        store, now_ms = FileStore(tmp_path), 10 * DAY_MS
+        store.put("a/x", b"1")
+        for name, days in {
+            "a/.1.old.part": 2.0,
+            "b/c/.2.old.part": 1.1,
+            "d/.3.new.part": 0.9,
+        }.items():
+            draft = tmp_path / name
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(b"half")
+            os.utime(draft, (0, (now_ms - days * DAY_MS) / 1000))
+        os.utime(tmp_path / "a/x", (0, 0))
+
+        store.tidy(now_ms)
+
+        left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+        assert left == ["a", "a/x", "d", "d/.3.new.part"]
+
+    def test_the_last_object_of_a_folder_takes_it_along(self, tmp_path: Path) -> None:
+        """Up to the store itself; a folder with another object stays."""
+        store = FileStore(tmp_path / "store")
+        store.put("a/b/c/x", b"1")
+        store.put("a/y", b"2")
+
+        store.delete("a/b/c/x")
+        assert sorted(path.name for path in (tmp_path / "store").rglob("*")) == ["a", "y"]
+        store.delete("a/y")
+        assert list((tmp_path / "store").iterdir()) == []
+
+    def test_writers_and_removers_of_one_folder_do_not_meet(self, tmp_path: Path) -> None:
+        """No writer is left without its folder, and no list fails by one that went."""
+        stores = [FileStore(tmp_path) for _ in range(3)]
+
+        def work(number: int) -> None:
+            for _ in range(150):
+                stores[number].put(f"a/b/{number}", b"x")
+                list(stores[number].list("a/"))
+                stores[number].delete(f"a/b/{number}")
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(work, range(3)))
+
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_that_cannot_be_written_is_an_error_with_its_path(
         self, tmp_path: Path
