@@ -7,7 +7,6 @@ of which most commands use a few. Here the fields are the standard library's (so
 `__repr__`, `__eq__` and `__hash__` compile themselves on their first call and are ordinary methods
 from then on. `order`, `InitVar` and `weakref_slot` are not offered. To type checkers it is the
 standard one.
-
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from schemas.late import dataclass
 
 #: The kinds that this fold reads; a reader skips everything else undecoded.
 KINDS = frozenset({"JobAssigned", "JobFinished", "JobCancelled", "JobFailed", "AttemptLost",
-                   "AssignmentDeclined", "JobScheduled", "RunPlanned", "RunRejected",
-                   "RunFinished", "RunnerJoined", "RunnerLost", "RunnerDismissed",
+                   "AssignmentDeclined", "JobScheduled", "RunPlanned", "RunFinished",
+                   "RunnerJoined", "RunnerLost", "RunnerDismissed",
                    "RepositoryRemoved"})  # fmt: skip
 #: How many boots that are over are remembered, so that nobody announces one again with a new key.
 ENDED_BOOTS_MAX = 10_000

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -19,7 +21,7 @@ from runner.environment import (
     step_variables,
 )
 from runner.folders import Cleaner, CommandFileReadError, Seat, remove
-from runner.gateway.leases import Leases, Token
+from runner.gateway.leases import KINDS, Leases, Token
 from runner.gateway_client import Clone
 from runner.identity import IdentityStore, RunnerRunsError
 from runner.leftovers import kill_leftovers
@@ -281,3 +283,10 @@ def test_a_lease_knows_ref_and_fork_of_its_run_until_that_ends() -> None:
     found = leases.lease(TOKEN)
     assert found is not None
     assert (found.fork, found.ref) == (False, "")
+
+
+def test_the_gateway_reads_the_kinds_that_its_fold_knows() -> None:
+    """Not one without a case, which is decoded for nothing, and none too few."""
+    cases = re.findall(r"\be\.(\w+)\(\)", inspect.getsource(Leases.evolve))
+
+    assert set(cases) == KINDS
