@@ -45,7 +45,7 @@ def launch_script(
         f"cd {shlex.quote(cwd)} 2>/dev/null || {{ echo {shlex.quote(missing)} >&2; exit 1; }}",
         f"echo $$ >{shlex.quote(pid_path)}",
         # `env` for names that a shell can't export, as those of inputs with a dash
-        f"exec {shlex.join(['env', *odd] if odd else [])} {shlex.join(argv)}".replace("  ", " ", 1),
+        f"exec {shlex.join([*(['env', *odd] if odd else []), *argv])}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -213,7 +213,7 @@ def test_a_launch_script_gives_every_variable_and_becomes_the_program(tmp_path: 
     """Quotes, line breaks, dollars and names that no shell can export arrive whole."""
     env = {
         "PLAIN": "a b", "LINES": "one\ntwo\n", "QUOTES": "it's \"$HOME\" `id`", "EMPTY": "",
-        "INPUT_MY-NAME": "x y", "PATH": "/usr/bin:/bin",
+        "INPUT_MY-NAME": "x  y", "PATH": "/usr/bin:/bin",
     }  # fmt: skip
     pid = tmp_path / "pid"
     text = launch_script(["env", "-0"], env, str(tmp_path), str(pid), keep_modes=True)
