@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import shlex
+import shutil
 import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -156,7 +157,23 @@ class ContainerStage:
             return tag
         copy = context.folders.root / f".build-{mark}"
         copy.mkdir(mode=0o700)
-        _copy(context, folder, copy)
+        try:
+            _copy(context, folder, copy)
+            self._build_from(context, containers, copy, dockerfile, tag)
+        finally:
+            # the step may be tried again, and nobody else needs it
+            shutil.rmtree(copy, ignore_errors=True)
+        containers.built(mark)
+        return tag
+
+    def _build_from(
+        self,
+        context: ActionContext,
+        containers: JobContainers,
+        copy: Path,
+        dockerfile: str,
+        tag: str,
+    ) -> None:
         path = Path(copy, posixpath.normpath(dockerfile))
         if not path.resolve().is_relative_to(copy.resolve()) or not path.is_file():
             raise ActionError(
@@ -173,8 +190,6 @@ class ContainerStage:
                 f"the image of {self._source.uses} can't be built: exit code {ending.code}, the "
                 "engine's words are above", "user.action_failed",
             )  # fmt: skip
-        containers.built(mark)
-        return tag
 
     def _arguments(self, inputs: Mapping[str, str]) -> list[str]:
         """Return the arguments of the file, or those that the step gives as one text."""

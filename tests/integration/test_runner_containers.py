@@ -274,6 +274,21 @@ def test_a_docker_action_is_built_and_run_with_its_inputs(
     )
 
 
+def test_an_action_whose_build_failed_may_be_used_again(
+    driver: LaneDriver, boot: Heartbeat
+) -> None:
+    """Each use says that it can't be built, and the one after the mistake is mended runs."""
+    wrong = DOCKERFILE.replace("*.sh", "missing")
+    step = use("./action", continue_on_error=True)
+    steps = (
+        write(action_yml=ACTION, greet_sh=GREET, after_sh="#!/bin/sh", Dockerfile=wrong),
+        step, step, write(Dockerfile=DOCKERFILE), step,
+    )  # fmt: skip
+    finished, log, ended = driver.run(boot, steps)
+    assert finished.conclusion == Conclusion.SUCCESS, (finished.message, log.lines())
+    assert [end.reason for end in ended[1:5]] == ["user.action_failed"] * 2 + ["", ""]
+
+
 def test_a_docker_step_runs_an_image_in_the_job_s_network(
     driver: LaneDriver, boot: Heartbeat
 ) -> None:
