@@ -180,7 +180,9 @@ class ContainerStage:
                 f"{self._source.plan.path}: there is no {dockerfile!r} in the action's folder",
                 "user.bad_action",
             )
-        command = containers.engine.argv("build", "--tag", tag, "--file", str(path), str(copy))
+        command = containers.engine.argv(
+            "build", *containers.labels(), "--tag", tag, "--file", str(path), str(copy)
+        )
         own = containers.engine.environment
         ending = context.run(context.command(argv=command, env=own, cwd="/", place="engine"))
         if ending.timed_out:

@@ -360,9 +360,16 @@ def test_a_killed_runner_leaves_no_container_running(
 def test_what_a_killed_runner_and_its_guards_left_is_removed_at_its_next_start(
     driver: LaneDriver, runner: RunnerProcess, engine: TestEngine
 ) -> None:
-    """Container, service and network of the job are gone before the new boot is announced."""
+    """Container, service, network and built image are gone before the new boot is announced."""
     boot = driver.welcome(runner.runner_id)
-    begun(driver, boot, engine, container=IMAGE)
+    action = "runs: {using: docker, image: Dockerfile, entrypoint: 'true'}"
+    steps = (
+        run(f'mkdir a; echo "{action}" > a/action.yml; echo "FROM {IMAGE}" > a/Dockerfile'),
+        use("./a"),
+    )
+    begun(driver, boot, engine, *steps, container=IMAGE)
+    images = ("images", "--quiet", "--filter", "label=tailrace.runner")
+    assert engine.call(*images)
     family = psutil.Process(runner.process.pid).children(recursive=True)
     guards = [process for process in family if process.name().startswith("tailrace-guard")]
     for process in (psutil.Process(runner.process.pid), *guards):
@@ -374,6 +381,7 @@ def test_what_a_killed_runner_and_its_guards_left_is_removed_at_its_next_start(
     runner.restart()
     driver.welcome(runner.runner_id, not_boot=boot.boot_id)
     assert engine.call("ps", "--all", "--quiet") == ""
+    assert engine.call(*images) == ""
     assert "tailrace" not in engine.call("network", "ls")
 
 

@@ -124,9 +124,8 @@ class JobContainers:
 
     def _make_network(self) -> None:
         self.network = self._prefix
-        labels = [word for label in self._labels for word in ("--label", label)]
         self._made["network"].append(self.network)
-        self.engine.call("network", "create", *labels, self.network)
+        self.engine.call("network", "create", *self.labels(), self.network)
 
     def pull(self, spec: Spec) -> None:
         """Bring a container's image. Raises ContainerSetupError."""
@@ -213,12 +212,16 @@ class JobContainers:
         alias = ["--network-alias", spec.name] if spec is not None and spec.name else []
         return ["--network", self.network, *alias] if self.network else []
 
+    def labels(self) -> list[str]:
+        """Return the options that tell whose something is, for all that is made."""
+        return [word for label in self._labels for word in ("--label", label)]
+
     def common_arguments(self) -> list[str]:
         """Return the options that every container of the attempt has; they come last and win."""
         user = self._folders.user
         ids = (None, None) if user is None else (user.uid, user.gid)
         return [
-            *(word for label in self._labels for word in ("--label", label)),
+            *self.labels(),
             "--env", self._mark,
             # a device node that a container made would be one on the machine as well
             "--cap-drop", "MKNOD",
@@ -261,8 +264,7 @@ class JobContainers:
         own = f"{self._prefix}-{name}"
         if own not in self._made["volume"]:
             self._made["volume"].append(own)
-            labels = [word for label in self._labels for word in ("--label", label)]
-            self.engine.call("volume", "create", *labels, own)
+            self.engine.call("volume", "create", *self.labels(), own)
         return own
 
     @contextmanager
@@ -392,7 +394,7 @@ class JobContainers:
 
 
 def removal(engine: Engine, kind: str) -> tuple[str, ...]:
-    """Return the words that remove a container, network or volume."""
+    """Return the words that remove one of `KINDS`."""
     if kind == "container":
         return engine.removal
     return (kind, "rm", *(("--force",) if kind in ("volume", "image") else ()))
@@ -432,13 +434,14 @@ def remove_leftovers(engine: Engine, mark: str) -> int:
         ("container", ("ps", "--all", "--quiet", "--no-trunc")),
         ("network", ("network", "ls", "--quiet")),
         ("volume", ("volume", "ls", "--quiet")),
+        ("image", ("images", "--quiet", "--no-trunc")),
     ):
         try:
             names = engine.call(*listing, "--filter", labelled).split()
         except EngineError as error:
             logger.warning("what an earlier boot left can't be listed: %s", error)
             continue
-        for name in names:
+        for name in dict.fromkeys(names):
             try:
                 engine.call(*removal(engine, kind), name)
             except EngineError as error:
@@ -446,5 +449,5 @@ def remove_leftovers(engine: Engine, mark: str) -> int:
             else:
                 removed += 1
     if removed:
-        logger.warning("removed %d containers and networks of an earlier boot", removed)
+        logger.warning("removed %d containers, networks and images of an earlier boot", removed)
     return removed
