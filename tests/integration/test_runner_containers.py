@@ -152,7 +152,8 @@ def test_a_service_is_reached_by_its_name_from_the_job_s_container(
         env={"WORD": "fish & chips"}, options=HEALTHY,
     )  # fmt: skip
     steps = (run("wget -q -O- http://web:8000/; echo '${{ job.services.web.network }}'"),)
-    plan = {"container": IMAGE, "services": {"web": web}}
+    # a service may be called as what the runner itself makes
+    plan = {"container": IMAGE, "services": {"web": web, "job": service("exec sleep 100")}}
     finished, log, _ = driver.run(boot, steps, plan=plan)
     assert finished.conclusion == Conclusion.SUCCESS, (finished.message, log.texts())
     assert "fish & chips" in log.texts()

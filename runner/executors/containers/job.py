@@ -173,7 +173,7 @@ class JobContainers:
 
     def _start(self, spec: Spec) -> str:
         """Create and start a container of the job; returns its name."""
-        name = f"{self._prefix}-{spec.name or 'job'}"
+        name = self._container_name(spec.name)
         folders = self._folders
         command = list(spec.command)
         words = [
@@ -311,7 +311,7 @@ class JobContainers:
 
     def _wait_healthy(self, spec: Spec) -> None:
         """Wait until a service is healthy, where its image or options say how to tell."""
-        name = f"{self._prefix}-{spec.name}"
+        name = self._container_name(spec.name)
         status = self._health(name)
         if status == "healthy":
             return
@@ -361,10 +361,10 @@ class JobContainers:
         """Return `container` and `services` of the `job` context."""
         found: dict[str, Value] = {}
         if self._job is not None:
-            found["container"] = {"id": self._id("job"), "network": self.network}
+            found["container"] = {"id": self._id(""), "network": self.network}
         services: dict[str, Value] = {}
         for name in self._services:
-            inspected = self.engine.inspect("container", f"{self._prefix}-{name}")
+            inspected = self.engine.inspect("container", self._container_name(name))
             ports: dict[str, Value] = dict(published(inspected))
             services[name] = {
                 "id": str(inspected.get("Id", "")), "network": self.network, "ports": ports,
@@ -374,7 +374,11 @@ class JobContainers:
         return found
 
     def _id(self, name: str) -> str:
-        return str(self.engine.inspect("container", f"{self._prefix}-{name}").get("Id", ""))
+        return str(self.engine.inspect("container", self._container_name(name)).get("Id", ""))
+
+    def _container_name(self, service: str) -> str:
+        """Return the name of a service's container, of the job's own for ""."""
+        return f"{self._prefix}-service-{service}" if service else f"{self._prefix}-job"
 
     # ----------------------------------------------------------------- the end
 

@@ -21,7 +21,6 @@ from schemas.workflow.expressions import evaluate_value
 from schemas.workflow.expressions.values import Value, to_string
 from schemas.workflow.plan import JobPlan
 
-JOB = "job"
 _DOCKER = "docker://"
 _ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
