@@ -77,8 +77,11 @@ class Engine:
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         """Return what the engine knows of a container or an image. Raises EngineError."""
-        found: list[dict[str, Any]] = json.loads(self.call(kind, "inspect", name))
-        return found[0]
+        try:
+            found: dict[str, Any] = json.loads(self.call(kind, "inspect", name))[0]
+        except (ValueError, LookupError, TypeError) as error:
+            raise EngineError(f"{self.kind} {kind} inspect can't be read: {error}") from error
+        return found
 
     @property
     def removal(self) -> tuple[str, ...]:

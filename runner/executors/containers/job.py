@@ -95,24 +95,21 @@ class JobContainers:
     def make(self, wanted: Wanted, workplace: ContainerWorkplace | None) -> None:
         """Bring up what the job wants; `workplace` enters its container.
 
-        Raises ContainerSetupError.
+        Raises ContainerSetupError and EngineError.
         """
-        try:
-            self._guarded()
-            self._say("##[group]Set up containers")
-            self._make_network()
-            for service in wanted.services:
-                self.pull(service)
-                self._start(service)
-            if wanted.container is not None and workplace is not None:
-                self.pull(wanted.container)
-                inside = workplace.enter(self._start(wanted.container))
-                self._say(f"Steps run in {wanted.container.image} as user {inside.uid}")
-            self._say("##[endgroup]")
-            for service in wanted.services:
-                self._wait_healthy(service)
-        except EngineError as error:
-            raise ContainerSetupError(str(error), "infra.container") from error
+        self._guarded()
+        self._say("##[group]Set up containers")
+        self._make_network()
+        for service in wanted.services:
+            self.pull(service)
+            self._start(service)
+        if wanted.container is not None and workplace is not None:
+            self.pull(wanted.container)
+            inside = workplace.enter(self._start(wanted.container))
+            self._say(f"Steps run in {wanted.container.image} as user {inside.uid}")
+        self._say("##[endgroup]")
+        for service in wanted.services:
+            self._wait_healthy(service)
 
     def _guarded(self) -> None:
         """Before the first container: have the guard end them all should the runner not."""
@@ -358,7 +355,7 @@ class JobContainers:
         return {} if self._job is None else self._job.env
 
     def context(self) -> dict[str, Value]:
-        """Return `container` and `services` of the `job` context."""
+        """Return `container` and `services` of the `job` context. Raises EngineError."""
         found: dict[str, Value] = {}
         if self._job is not None:
             found["container"] = {"id": self._id(""), "network": self.network}

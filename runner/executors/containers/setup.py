@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 from infra.clock import Clock
 from runner.executors import Command
-from runner.executors.containers.engine import Engine
+from runner.executors.containers.engine import Engine, EngineError
 from runner.executors.containers.job import JobContainers
-from runner.executors.containers.place import ContainerWorkplace
+from runner.executors.containers.place import ContainerSetupError, ContainerWorkplace
 from runner.executors.containers.wanted import read_wanted
 from runner.executors.host import HostWorkplace
 from runner.folders import JobFolders, Seat
@@ -76,10 +76,13 @@ def bring_up(
     own = tuple(map(str, folders.parts())) if is_safe else ()
     contexts: dict[str, Value] = {**machine.contexts, "env": dict(machine.env)}
     wanted = read_wanted(plan, contexts, own, any_options=engine.any_options)
-    if wanted:
-        inside = workplace if isinstance(workplace, ContainerWorkplace) else None
-        containers.make(wanted, inside)
-    return containers.context()
+    if not wanted:
+        return {}
+    try:
+        containers.make(wanted, workplace if isinstance(workplace, ContainerWorkplace) else None)
+        return containers.context()
+    except EngineError as error:
+        raise ContainerSetupError(str(error), "infra.container") from error
 
 
 def take_down(workplace: HostWorkplace, containers: JobContainers | None) -> None:

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.clock import ManualClock
 from runner.executors.containers.engine import Engine, EngineError, detect, read_info
 from runner.executors.containers.job import published
 from runner.executors.containers.launch import launch_script, split_variables
 from runner.executors.containers.options import (
     OptionError,
+    Options,
     Volume,
     check_volume,
     port_argument,
     read_options,
     read_volume,
 )
+from runner.executors.containers.place import ContainerSetupError
+from runner.executors.containers.setup import bring_up, containers_for
 from runner.executors.containers.wanted import read_wanted
+from runner.executors.host import HostWorkplace
+from runner.folders import Cleaner, Seat
+from runner.guards import Guard
+from runner.logs import LogPacker
+from runner.masking import Masker
+from runner.pump import Pump
+from runner.steps import StepMachine
 from schemas.workflow.plan import JobPlan
 
 SAFE = (
@@ -300,6 +313,57 @@ def test_without_an_engine_a_runner_has_none(tmp_path: Path, wanted: str) -> Non
     """It starts all the same, and the log says why."""
     _program(tmp_path, "docker", "echo broken >&2; exit 1")
     assert detect(wanted, {"PATH": str(tmp_path)}) is None
+
+
+def _engine(program: str) -> Engine:
+    return Engine(program=program, kind="podman", version="5", rootless=True, environment={})
+
+
+@pytest.mark.parametrize("answer", ["", "no json", "[]", "{}", "1"])
+def test_an_answer_that_can_t_be_read_is_the_engine_s_error(tmp_path: Path, answer: str) -> None:
+    """The message says what was asked."""
+    engine = _engine(_program(tmp_path, "podman", f"echo {shlex.quote(answer)}"))
+    with pytest.raises(EngineError, match="podman container inspect"):
+        engine.inspect("container", "c")
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_an_engine_that_fails_while_services_start_fails_the_job_by_name(
+    tmp_path: Path, answers: int
+) -> None:
+    """Waiting for health and reading the ports too; it is no error of the runner's."""
+    running = '[{"State": {"Running": true}}]'
+    script = (
+        f'[ "$1 $2" = "container inspect" ] || exit 0\n'
+        f"echo >> {tmp_path}/asked\n"
+        f"[ $(wc -l < {tmp_path}/asked) -gt {answers} ] || {{ echo {shlex.quote(running)}; exit; }}\n"
+        "echo 'lost its store' >&2; exit 125"
+    )
+    plan = JobPlan(id="j", services={"db": "localhost/db:1"})
+    clock = ManualClock()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        guard = Guard(ours)
+        pump = Pump(
+            guard, LogPacker(Masker(), lambda batch: None), clock,
+            accepts=lambda: True, interrupted=lambda now_ms: None, deadline_ms=1,
+        )  # fmt: skip
+        (tmp_path / "work").mkdir()
+        seat = Seat(0, None, tmp_path / "work", cleaner=Cleaner(), tool_cache=tmp_path / "tools")
+        workplace = HostWorkplace(seat, seat.take("demo/hello"), guard, pump)
+        engine = replace(
+            _engine(_program(tmp_path, "podman", script)), environment={"PATH": "/usr/bin:/bin"}
+        )
+        containers = containers_for(
+            engine, workplace, mark="m", key="j@1:1", clock=clock, say=lambda text: None,
+            is_ending=lambda: False,
+        )  # fmt: skip
+        contexts: dict[str, Any] = {"github": {}, "job": {}, "matrix": {}, "secrets": {}}
+        machine = StepMachine(plan, contexts, env={}, hash_files=lambda patterns: "")
+        with pytest.raises(ContainerSetupError, match="lost its store") as caught:
+            bring_up(plan, machine, workplace, containers)
+        pump.close()
+    assert caught.value.reason == "infra.container"
 
 
 def test_podman_as_root_makes_a_container_s_root_the_job_s_user() -> None:
