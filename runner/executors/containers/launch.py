@@ -1,7 +1,10 @@
 """How a process is started in a container: a script of its own, and variables by file. Pure.
 
-Nothing of a job's variables ever is in an argument on the machine, where every user can read it,
-or in the environment of the engine's program, which runs with the runner's rights.
+Nothing of a job's variables ever is in an argument on the machine, where every user can read it.
+Steps in the job's container have theirs from the script. Services and actions that are containers
+have theirs from an env file; a value of several lines, which such a file can't hold, goes through
+the environment of the engine's program, which runs with the runner's rights: not under a name that
+it, its libraries or its helpers might listen to.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: What a shell won't set, or what starting the process would change.
 _READ_ONLY = frozenset({"PWD", "OLDPWD", "SHLVL", "_", "PPID", "UID", "EUID", "GROUPS", "IFS",
                         "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "OPTIND"})  # fmt: skip
-#: Variables that the engine's program, its libraries or its helpers listen to.
+#: Variables that the engine's program, its libraries or its helpers listen to; those that begin
+#: with _ are what programs like it tell themselves when they start again in another namespace.
 _HEARD = re.compile(
     r"(?i)(LD|LC|GLIBC|MALLOC|GO|DOCKER|CONTAINER|CONTAINERS|PODMAN|BUILDAH|BUILDKIT|STORAGE|"
     r"REGISTRY|REGISTRIES|XDG|SSL|DBUS|SYSTEMD|NOTIFY|LISTEN|CNI|NETAVARK|AARDVARK|RES|NSS|TZ|TMP|"
     r"TEMP|HTTP|HTTPS|ALL|NO|FTP|OTEL|TAILRACE)(_.*|DIR|DEBUG|\Z)|PATH|HOME|USER|SHELL|ENV|"
     r"BASH_.*|IFS|PS4|LANG|LANGUAGE|NLSPATH|GCONV_PATH|LOCPATH|HOSTALIASES|LOCALDOMAIN|"
-    r"GETCONF_DIR|RESOLV.*|CDPATH|TERM.*"
+    r"GETCONF_DIR|RESOLV.*|CDPATH|TERM.*|_.*"
 )
 
 

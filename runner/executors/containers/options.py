@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field
 
 from schemas.late import dataclass
 
@@ -17,7 +18,7 @@ _VALUES = frozenset(
     {
         "--add-host", "--attach", "--blkio-weight", "--cap-drop", "--cpu-period", "--cpu-quota",
         "--cpu-shares", "--cpus", "--cpuset-cpus", "--cpuset-mems", "--dns", "--dns-option",
-        "--dns-search", "--domainname", "--env", "--expose", "--health-cmd", "--health-interval",
+        "--dns-search", "--domainname", "--expose", "--health-cmd", "--health-interval",
         "--health-retries", "--health-start-interval", "--health-start-period",
         "--health-timeout", "--hostname", "--label", "--mac-address", "--memory",
         "--memory-reservation", "--memory-swap", "--memory-swappiness", "--network-alias",
@@ -79,6 +80,7 @@ class Options:
     volumes: tuple[Volume, ...] = ()
     ports: tuple[str, ...] = ()
     network: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_options(text: str, *, is_job: bool, any_options: bool) -> Options:
@@ -91,6 +93,7 @@ def read_options(text: str, *, is_job: bool, any_options: bool) -> Options:
     volumes: list[Volume] = []
     ports: list[str] = []
     network = ""
+    env: dict[str, str] = {}
     for name, value in _pairs(text):
         if name == "--volume" and value is not None:
             volumes.append(read_volume(value))
@@ -108,13 +111,20 @@ def read_options(text: str, *, is_job: bool, any_options: bool) -> Options:
                     f"({_WAY_OUT})"
                 )
             network = value
-        elif name == "--env" and "=" not in (value or ""):
-            # alone it stands for a variable of the runner's
-            raise OptionError(f"--env {value} lacks its value: write --env NAME=value")
+        elif name == "--env":
+            # by file with the others: an argument is there for every user of the machine to read
+            env.update([_variable(value or "")])
         elif name not in _DROPPED:
             _check(name, value, any_options=any_options)
             arguments += [name] if value is None else [name, value]
-    return Options(tuple(arguments), tuple(volumes), tuple(ports), network)
+    return Options(tuple(arguments), tuple(volumes), tuple(ports), network, env)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, is_given, value = text.partition("=")
+    if not is_given or not name:  # a name alone stands for a variable of the runner's
+        raise OptionError(f"--env {text} lacks its name or value: write --env NAME=value")
+    return name, value
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str | None]]:

@@ -99,11 +99,12 @@ def _spec(name: str, value: Value, own: tuple[str, ...], any_options: bool) -> S
         ports = tuple(map(port_argument, (*_texts(given.get("ports")), *options.ports)))
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from error
-    env = given.get("env")
+    key = given.get("env")
+    env = {name: to_string(text) for name, text in key.items()} if isinstance(key, dict) else {}
     return Spec(
         name=name,
         image=image,
-        env={k: to_string(v) for k, v in env.items()} if isinstance(env, dict) else {},
+        env={**options.env, **env},
         ports=ports,
         volumes=volumes,
         options=options,

@@ -46,7 +46,6 @@ SAFE = (
     ("--cap-add SYS_PTRACE --cap-drop=ALL", ("--cap-add", "SYS_PTRACE", "--cap-drop", "ALL")),
     ("--security-opt no-new-privileges", ("--security-opt", "no-new-privileges")),
     ("--name db", ("--network-alias", "db")),
-    ("-e A=1 --env 'B=two words'", ("--env", "A=1", "--env", "B=two words")),
     (
         '--health-cmd "pg_isready -U me" --health-interval 1s',
         ("--health-cmd", "pg_isready -U me", "--health-interval", "1s"),
@@ -60,7 +59,8 @@ REFUSED = (
     "--security-opt seccomp=unconfined", "--security-opt=label=disable",
     "--mount type=bind,src=/,dst=/x",
     "--volumes-from other", "--cgroup-parent /", "--env-file /etc/passwd", "--env PATH", "-e TOKEN",
-    "--label-file /etc/passwd", "--log-opt path=/etc/x", "--log-driver syslog", "--gpus all",
+    "-e =x", "--label-file /etc/passwd", "--log-opt path=/etc/x", "--log-driver syslog",
+    "--gpus all",
     "--restart always", "--sysctl kernel.x=1", "--runtime other", "--annotation run.oci=x",
     "--cidfile /etc/x", "--pod other", "--authfile /x", "--tls-verify=false", "--oom-kill-disable",
     "--uidmap 0:0:1", "--rootfs", "--something-of-tomorrow 1", "-P", "--ulimit", "word", "'", "-xy",
@@ -182,16 +182,17 @@ def test_a_job_s_container_is_read_with_all_its_keys() -> None:
             "env": {"A": 1.0},
             "ports": [80.0, "53/udp"],
             "volumes": ["cache:/c"],
-            "options": "--cpus 1 -v /w:/y",
+            "options": "--cpus 1 -v /w:/y -e A=2 --env 'TOKEN=${{ secrets.P }}'",
             "credentials": {"username": "ada", "password": "${{ secrets.P }}"},
         }
     ).container
     assert (spec.image, spec.env, spec.username, spec.password) == (
-        "alpine:3", {"A": "1"}, "ada", "s3cret",
+        "alpine:3", {"A": "1", "TOKEN": "s3cret"}, "ada", "s3cret",
     )  # fmt: skip
+    assert spec.options.arguments == ("--cpus", "1")
     assert spec.ports == ("127.0.0.1::80/tcp", "127.0.0.1::53/udp")
     assert [volume.source for volume in spec.volumes] == ["cache", "/w"]
-    assert "s3cret" not in repr(spec)
+    assert "s3cret" not in repr(replace(spec, env={}, options=Options()))
 
 
 def test_an_image_that_comes_out_empty_is_no_container() -> None:
@@ -250,11 +251,11 @@ def test_variables_reach_a_container_without_an_argument() -> None:
     """One line by file, several by environment, and nothing that the program listens to."""
     text, through, left_out = split_variables(
         {"A": "1", "INPUT_TEXT": "a\nb", "LD_PRELOAD": "x\ny", "DOCKER_HOST": "a\nb", "#X": "1",
-         "PATH": "/bin"}
+         "PATH": "/bin", "_CONTAINERS_ROOTLESS_UID": "0\n", "_OWN": "one line"}
     )  # fmt: skip
-    assert text == "A=1\nPATH=/bin\n"
+    assert text == "A=1\nPATH=/bin\n_OWN=one line\n"
     assert through == {"INPUT_TEXT": "a\nb"}
-    assert left_out == ["LD_PRELOAD", "DOCKER_HOST", "#X"]
+    assert left_out == ["LD_PRELOAD", "DOCKER_HOST", "#X", "_CONTAINERS_ROOTLESS_UID"]
 
 
 # --------------------------------------------------------------------------- the engine
@@ -336,7 +337,8 @@ def test_an_engine_that_fails_while_services_start_fails_the_job_by_name(
     script = (
         f'[ "$1 $2" = "container inspect" ] || exit 0\n'
         f"echo >> {tmp_path}/asked\n"
-        f"[ $(wc -l < {tmp_path}/asked) -gt {answers} ] || {{ echo {shlex.quote(running)}; exit; }}\n"
+        f"[ $(wc -l < {tmp_path}/asked) -gt {answers} ] ||"
+        f" {{ echo {shlex.quote(running)}; exit; }}\n"
         "echo 'lost its store' >&2; exit 125"
     )
     plan = JobPlan(id="j", services={"db": "localhost/db:1"})
@@ -345,8 +347,8 @@ def test_an_engine_that_fails_while_services_start_fails_the_job_by_name(
     with ours, theirs:
         guard = Guard(ours)
         pump = Pump(
-            guard, LogPacker(Masker(), lambda batch: None), clock,
-            accepts=lambda: True, interrupted=lambda now_ms: None, deadline_ms=1,
+            guard, LogPacker(Masker(), lambda _: None), clock,
+            accepts=lambda: True, interrupted=lambda _: None, deadline_ms=1,
         )  # fmt: skip
         (tmp_path / "work").mkdir()
         seat = Seat(0, None, tmp_path / "work", cleaner=Cleaner(), tool_cache=tmp_path / "tools")
@@ -355,11 +357,11 @@ def test_an_engine_that_fails_while_services_start_fails_the_job_by_name(
             _engine(_program(tmp_path, "podman", script)), environment={"PATH": "/usr/bin:/bin"}
         )
         containers = containers_for(
-            engine, workplace, mark="m", key="j@1:1", clock=clock, say=lambda text: None,
+            engine, workplace, mark="m", key="j@1:1", clock=clock, say=lambda _: None,
             is_ending=lambda: False,
         )  # fmt: skip
         contexts: dict[str, Any] = {"github": {}, "job": {}, "matrix": {}, "secrets": {}}
-        machine = StepMachine(plan, contexts, env={}, hash_files=lambda patterns: "")
+        machine = StepMachine(plan, contexts, env={}, hash_files=lambda _: "")
         with pytest.raises(ContainerSetupError, match="lost its store") as caught:
             bring_up(plan, machine, workplace, containers)
         pump.close()
