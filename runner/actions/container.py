@@ -66,6 +66,7 @@ class ContainerAction:
             condition=plan.post_if,
             payload=ContainerStage(source, plan.post, inputs),
             key=step.key,
+            step_id=step.id,
             own=step.own,
         )
         return replace(end, posts=(hook,))

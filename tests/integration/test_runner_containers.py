@@ -252,7 +252,7 @@ def test_a_docker_action_is_built_and_run_with_its_inputs(
     driver: LaneDriver, boot: Heartbeat, engine: TestEngine
 ) -> None:
     """Arguments, variables, outputs, state and its post entry point; nothing of it is left."""
-    after = "#!/bin/sh\necho after, with $STATE_kept and $INPUT_WHO\n"
+    after = "#!/bin/sh\necho after $GITHUB_ACTION, with $STATE_kept and $INPUT_WHO\n"
     steps = (
         write(action_yml=ACTION, greet_sh=GREET, after_sh=after, Dockerfile=DOCKERFILE),
         use(
@@ -267,7 +267,7 @@ def test_a_docker_action_is_built_and_run_with_its_inputs(
     for expected in (
         "greet to ada, two words, ada's, own, ada", "2",
         "in /github/workspace, home /github/home, leaked nothing", "hello to ada", "made",
-        "after, with yes and ada",
+        "after greet, with yes and ada",
     ):  # fmt: skip
         assert expected in texts, texts
     assert "tailrace-" not in engine.call("images", "--format", "{{.Repository}}").replace(
