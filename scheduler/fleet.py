@@ -279,8 +279,8 @@ def _resolver(
 def faust_app(bootstrap: str, instance: str, app_id: str = APP_ID) -> Any:
     """Return the Faust application; it neither declares topics nor elects a leader.
 
-    Settings that differ from Faust's defaults each prevent a loss or a stall: `scheduler/README.md`,
-    "The fleet", says which.
+    Settings that differ from Faust's defaults each prevent a loss or a stall: "The fleet" in
+    `scheduler/README.md` says which.
     """
     import faust
 
