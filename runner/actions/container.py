@@ -7,6 +7,7 @@ the job's network, and the step's variables, but nothing of the machine's enviro
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import shlex
 import shutil
@@ -14,7 +15,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from runner.actions import ActionContext, ActionError, Source, no_containers
 from runner.actions.files import piped_out
@@ -235,6 +236,36 @@ class ContainerStage:
             raise ActionError(message, "user.bad_expression") from error
 
 
+def extract_within(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """Unpack a member that is a file, a folder or a link within `target`. Raises ActionError.
+
+    The job wrote the archive and the runner may be root. Python's own filter came with 3.11.4, so
+    that the check is ours; nothing of a member's owner or special bits is kept.
+    """
+    root = os.path.realpath(target)
+    place = os.path.realpath(os.path.join(root, member.name))  # noqa: PTH118 - resolved as a whole
+    places = [place]
+    if member.issym():
+        places.append(os.path.realpath(os.path.join(os.path.dirname(place), member.linkname)))  # noqa: PTH118, PTH120
+    elif member.islnk():
+        places.append(os.path.realpath(os.path.join(root, member.linkname)))  # noqa: PTH118
+    is_known = member.isreg() or member.isdir() or member.issym() or member.islnk()
+    is_inside = all(found == root or found.startswith(f"{root}/") for found in places)
+    if not is_known or not is_inside or member.name.startswith("/"):
+        raise ActionError(
+            f"the action's folder can't be built: {member.name!r} leads out of it, or is no file",
+            "user.bad_action",
+        )
+    member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
+    member.mode = 0o755 if member.isdir() else member.mode & 0o755
+    more: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    try:
+        archive.extract(member, root, **more)
+    except (tarfile.TarError, OSError) as error:
+        text = f"the action's folder can't be built: {member.name!r}: {error}"
+        raise ActionError(text, "user.bad_action") from error
+
+
 def _copy(context: ActionContext, folder: str, target: Path) -> None:
     """Copy an action's folder with the rights of the job's user; links out of it are refused."""
 
@@ -245,11 +276,7 @@ def _copy(context: ActionContext, folder: str, target: Path) -> None:
                 size += member.size
                 if size > _BUILD_FOLDER_BYTES_MAX:
                     raise ActionError("the action's folder is too large", "user.too_large")
-                try:
-                    archive.extract(member, target, filter="data")
-                except tarfile.FilterError as error:
-                    text = f"the action's folder can't be built: {error}"
-                    raise ActionError(text, "user.bad_action") from error
+                extract_within(archive, member, target)
         stream.read()
 
     _, ending = piped_out(context, ["tar", "-cf", "-", "--exclude=./.git", "."], folder, unpack)
