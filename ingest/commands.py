@@ -218,24 +218,10 @@ class Commands:
             "workflow": workflow,
             **_about(registration, actor),
         }
-        inputs_json = json.dumps(inputs, separators=(",", ":"), ensure_ascii=False)
-        event = DeliveryReceived(
-            event_id=event_id("DeliveryReceived", name, delivery_id),
-            occurred_at=self._clock.now_ms(),
-            repository=name,
-            delivery_id=delivery_id,
-            source=Source.DISPATCH,
-            provider=registration.provider,
-            event="workflow_dispatch",
-            ref=full,
-            sha=sha,
-            actor=actor,
-            default_branch=registration.default_branch,
-            workflow=workflow,
-            inputs_json=inputs_json,
-            payload_json=json.dumps(payload, separators=(",", ":"), ensure_ascii=False),
-        )
-        return {"delivery_id": delivery_id, "sha": sha, "ref": full, **await self._stored(event)}
+        return await self._dispatched(
+            registration, delivery_id, payload, event="workflow_dispatch", ref=full, sha=sha,
+            actor=actor, workflow=workflow, inputs_json=_compact(inputs),
+        )  # fmt: skip
 
     async def repository_dispatch(
         self, name: str, event_type: str, client_payload: Mapping[str, Any], actor: str, key: str
@@ -251,6 +237,23 @@ class Commands:
             "client_payload": dict(client_payload),
             **_about(registration, actor),
         }
+        return await self._dispatched(
+            registration, delivery_id, payload, event="repository_dispatch", ref=full, sha=sha,
+            actor=actor, action=event_type, message=event_type,
+        )  # fmt: skip
+
+    async def _dispatched(
+        self,
+        registration: Registration,
+        delivery_id: str,
+        payload: Mapping[str, Any],
+        *,
+        ref: str,
+        sha: str,
+        **more: str,
+    ) -> dict[str, Any]:
+        """Store the delivery of a command; `more` are fields of its event."""
+        name = registration.repository
         event = DeliveryReceived(
             event_id=event_id("DeliveryReceived", name, delivery_id),
             occurred_at=self._clock.now_ms(),
@@ -258,16 +261,13 @@ class Commands:
             delivery_id=delivery_id,
             source=Source.DISPATCH,
             provider=registration.provider,
-            event="repository_dispatch",
-            action=event_type,
-            ref=full,
+            ref=ref,
             sha=sha,
-            actor=actor,
-            message=event_type,
             default_branch=registration.default_branch,
-            payload_json=json.dumps(payload, separators=(",", ":"), ensure_ascii=False),
+            payload_json=_compact(payload),
+            **more,  # type: ignore[arg-type]
         )
-        return {"delivery_id": delivery_id, "sha": sha, "ref": full, **await self._stored(event)}
+        return {"delivery_id": delivery_id, "sha": sha, "ref": ref, **await self._stored(event)}
 
     async def cancel(
         self, run_id: str, repository: str, reason: str, actor: str, key: str
@@ -492,6 +492,10 @@ async def _in_thread(call: Callable[..., T], *arguments: object) -> T:
         ) from error
 
 
+def _compact(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
 def _about(registration: Registration, actor: str) -> dict[str, Any]:
     """Return what every payload of ours has: GitHub's `repository` and `sender`."""
     name = registration.repository
@@ -549,8 +553,7 @@ def _check_variables(variables: Mapping[str, str]) -> None:
 
 def _json_bytes(value: Mapping[str, Any]) -> int:
     """Return how much a value is as JSON in UTF-8, as it is stored."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return len(text.encode(errors="replace"))
+    return len(_compact(value).encode(errors="replace"))
 
 
 def _check_inputs(inputs: Mapping[str, Any]) -> None:

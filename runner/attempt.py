@@ -374,7 +374,7 @@ class Attempt:
         """
         assignment, tools = self.assignment, self._tools
         names = dict.fromkeys(assignment.secrets)
-        if reads_token(plan, given):
+        if reads_token(plan, given.get("env"), given.get("secret_maps")):
             names[TOKEN_SECRET] = None
         is_needed = bool(names)
         if any(step.uses and brings_steps(step.uses) for step in plan.steps):

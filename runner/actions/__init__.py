@@ -116,14 +116,14 @@ def built_in(uses: str) -> Action | None:
     return make() if make is not None else None
 
 
-def is_remote(uses: str) -> bool:
-    """Say whether `uses` names an action of another repository that is not built in."""
-    return not uses.startswith((*_LOCAL, _DOCKER)) and uses != "." and built_in(uses) is None
-
-
 def brings_steps(uses: str) -> bool:
     """Say whether `uses` names an action with a file of its own, in the workspace or elsewhere."""
     return built_in(uses) is None and not uses.startswith(_DOCKER)
+
+
+def is_remote(uses: str) -> bool:
+    """Say whether `uses` names an action of another repository that is not built in."""
+    return brings_steps(uses) and uses != "." and not uses.startswith(_LOCAL)
 
 
 def find(uses: str, context: ActionContext) -> Action:

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
@@ -26,10 +26,12 @@ from runner.gateway.door import WAIT_MS_MAX, Door
 from runner.gateway.follower import Follower
 from runner.gateway.leases import Lease
 from runner.gateway.problems import ProblemError, add_problems, read
-from runner.gateway.release import NAMES_MAX, SecretSource, release, released, shown
+from runner.gateway.release import NAMES_MAX, SOURCE, SecretSource, release, released, shown
 from runner.gateway.shelf import Limits
+from schemas import topics
+from schemas.codec import EVENTS, event_headers
+from schemas.events import Event
 from schemas.late import dataclass
-from schemas.topics import cell_of
 
 logger = logging.getLogger(__name__)
 
@@ -141,10 +143,9 @@ def _answer(means: Means, lease: Lease, names: tuple[str, ...], number: int) -> 
     except VaultError as error:
         logger.exception("the vault failed")
         raise ProblemError(500, "Vault failed", str(error)) from error
-    record = released(answer, lease, means.clock, number=number)
     # no secret leaves before the fact that it did is durable
     try:
-        append_fact(means, replace(record, partition=cell_of(lease.repository, means.cells)))
+        append_fact(means, released(answer, lease, means.clock, number=number))
     except LogError as error:
         raise ProblemError(503, "Log away", f"the release can't be recorded: {error}") from error
     means.meters.count(SECRETS_RELEASED, "released" if answer.secrets else "refused")
@@ -158,8 +159,15 @@ def _answer(means: Means, lease: Lease, names: tuple[str, ...], number: int) -> 
     )
 
 
-def append_fact(means: Means, record: Append) -> None:
-    """Append a fact and wait until it is durable. Raises LogError."""
+def append_fact(means: Means, event: Event) -> None:
+    """Append a fact to its repository's cell and wait until it is durable. Raises LogError."""
+    record = Append(
+        topics.EVENTS,
+        topics.cell_of(event.repository, means.cells),
+        event.repository.encode(),
+        EVENTS.encode(event),
+        event_headers(event, source=SOURCE, occurred_at=event.occurred_at),
+    )
     means.writer.append_all([record], timeout_ms=ACK_MS_MAX)
 
 

@@ -21,7 +21,7 @@ KINDS = frozenset({"JobAssigned", "JobFinished", "JobCancelled", "JobFailed", "A
                    "RepositoryRemoved"})  # fmt: skip
 #: How many boots that are over are remembered, so that nobody announces one again with a new key.
 ENDED_BOOTS_MAX = 10_000
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class Leases:
 
     next_offsets: dict[int, int] = field(default_factory=dict)
     _live: dict[str, _Live] = field(default_factory=dict)
-    _forks: set[str] = field(default_factory=set)
-    _refs: dict[str, str] = field(default_factory=dict)  # of unfinished runs
+    #: (ref, whether a fork is behind it) by run_id, of unfinished runs.
+    _runs: dict[str, tuple[str, bool]] = field(default_factory=dict)
     #: (boot_id, public key) by runner_id; the key is "" when the boot is over.
     _boots: dict[str, tuple[str, str]] = field(default_factory=dict)
     _ended: dict[str, None] = field(default_factory=dict)
@@ -97,12 +97,10 @@ class Leases:
             case e.RepositoryRemoved():
                 self._end(lambda live: live.repository == event.repository)
             case e.RunPlanned():
-                self._refs[event.run_id or ""] = event.ref
-                if event.fork or event.secrets_withheld:
-                    self._forks.add(event.run_id or "")
+                is_forks = event.fork or bool(event.secrets_withheld)
+                self._runs[event.run_id or ""] = (event.ref, is_forks)
             case e.RunFinished():
-                self._forks.discard(event.run_id or "")
-                self._refs.pop(event.run_id or "", None)
+                self._runs.pop(event.run_id or "", None)
             case _:
                 pass
 
@@ -153,15 +151,16 @@ class Leases:
         ):
             return None
         run_id = token.job_id.partition(".")[0]
+        ref, is_forks = self._runs.get(run_id, ("", False))
         return Lease(
             token,
             live.repository,
             run_id,
             live.delivery_id,
             live.cause,
-            run_id in self._forks,
+            is_forks,
             live.environment,
-            self._refs.get(run_id, ""),
+            ref,
         )
 
     def __len__(self) -> int:
@@ -188,8 +187,7 @@ class Leases:
                     ]
                     for job, v in self._live.items()
                 },
-                "forks": sorted(self._forks),
-                "refs": self._refs,
+                "runs": self._runs,
                 "boots": {runner: list(boot) for runner, boot in self._boots.items()},
                 "ended": list(self._ended),
             }
@@ -205,8 +203,7 @@ class Leases:
             return cls(
                 {int(part): int(offset) for part, offset in found["next_offsets"].items()},
                 {job: _Live(*values) for job, values in found["live"].items()},
-                set(found["forks"]),
-                {str(run): str(ref) for run, ref in found["refs"].items()},
+                {run: (str(ref), bool(fork)) for run, (ref, fork) in found["runs"].items()},
                 {runner: (str(boot), str(key)) for runner, (boot, key) in found["boots"].items()},
                 dict.fromkeys(found["ended"]),
             )

@@ -8,11 +8,9 @@ from dataclasses import field
 from typing import Any, Protocol
 
 from infra.clock import Clock
-from infra.log import Append
 from runner.gateway.leases import Lease
 from runner.gateway_client import CLONE
-from schemas import topics
-from schemas.codec import EVENTS, event_headers, event_id
+from schemas.codec import event_id
 from schemas.events import SecretsReleased
 from schemas.late import dataclass
 from schemas.workflow.secrets import ALL_SECRETS, TOKEN_SECRET
@@ -127,33 +125,34 @@ def _user_of(provider: str) -> str:
     return "oauth2" if provider == "gitlab" else "x-access-token"
 
 
-def released(answer: Answer, lease: Lease, clock: Clock, *, number: int) -> Append:
+def about_attempt(lease: Lease) -> dict[str, Any]:
+    """Return what every fact of the gateway says of the attempt that it is about."""
+    token = lease.token
+    return {
+        "repository": lease.repository,
+        "run_id": lease.run_id,
+        "caused_by": lease.cause,
+        "delivery_id": lease.delivery_id,
+        "job_id": token.job_id,
+        "attempt": token.attempt,
+        "runner_id": token.runner_id,
+        "boot_id": token.boot_id,
+    }
+
+
+def released(answer: Answer, lease: Lease, clock: Clock, *, number: int) -> SecretsReleased:
     """Return the fact of an answer; `number` tells requests of one instant apart."""
     token = lease.token
     now_ms = clock.now_ms()
-    event = SecretsReleased(
+    return SecretsReleased(
         event_id=event_id(
             "SecretsReleased", token.job_id, token.attempt, token.boot_id, now_ms, number
         ),
         occurred_at=now_ms,
-        repository=lease.repository,
-        run_id=lease.run_id,
-        caused_by=lease.cause,
-        delivery_id=lease.delivery_id,
-        job_id=token.job_id,
-        attempt=token.attempt,
-        runner_id=token.runner_id,
-        boot_id=token.boot_id,
+        **about_attempt(lease),
         names=tuple(sorted(answer.secrets)),
         refused=tuple(sorted(answer.refused)),
         reason="; ".join(sorted(set(answer.refused.values()))),
-    )
-    return Append(
-        topics.EVENTS,
-        0,
-        lease.repository.encode(),
-        EVENTS.encode(event),
-        event_headers(event, source=SOURCE, occurred_at=now_ms),
     )
 
 

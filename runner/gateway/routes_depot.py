@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from infra.log import Append, LogError
+from infra.log import LogError
 from runner.depot import DepotError, Entry, Kept
 from runner.gateway.app import Means, append_fact
 from runner.gateway.door import Door
 from runner.gateway.leases import Lease
 from runner.gateway.problems import ProblemError, read
-from runner.gateway.release import SOURCE
+from runner.gateway.release import about_attempt
 from runner.gateway.shelf import NAME_CHARACTERS_MAX, PIECES_MAX, Owner, Shelf, TakenError
-from schemas import topics
-from schemas.codec import EVENTS, event_headers, event_id
+from schemas.codec import event_id
 from schemas.events import ArtifactUploaded
-from schemas.topics import cell_of
 
 logger = logging.getLogger(__name__)
 
@@ -114,11 +111,8 @@ def _add_artifacts(app: FastAPI, shelf: Shelf, door: Door, means: Means) -> None
                 overwrite=body.overwrite,
                 retention_days=body.retention_days,
             )
-            record = uploaded(kept.entry, lease)
             try:
-                append_fact(
-                    means, replace(record, partition=cell_of(lease.repository, means.cells))
-                )
+                append_fact(means, uploaded(kept.entry, lease))
             except LogError as error:
                 # the same request again finds the artifact kept, and records it
                 detail = f"the artifact can't be recorded: {error}"
@@ -199,22 +193,15 @@ def _owner(lease: Lease) -> Owner:
     )
 
 
-def uploaded(kept: Entry, lease: Lease) -> Append:
+def uploaded(kept: Entry, lease: Lease) -> ArtifactUploaded:
     """Return the fact of an artifact; the same one for a request that is repeated."""
-    token, now_ms = lease.token, kept.created_at
-    event = ArtifactUploaded(
+    token = lease.token
+    return ArtifactUploaded(
         event_id=event_id(
             "ArtifactUploaded", token.job_id, token.attempt, token.boot_id, kept.artifact_id
         ),
-        occurred_at=now_ms,
-        repository=lease.repository,
-        run_id=lease.run_id,
-        caused_by=lease.cause,
-        delivery_id=lease.delivery_id,
-        job_id=token.job_id,
-        attempt=token.attempt,
-        runner_id=token.runner_id,
-        boot_id=token.boot_id,
+        occurred_at=kept.created_at,
+        **about_attempt(lease),
         name=kept.name,
         size_bytes=kept.size_bytes,
         sha256=kept.sha256,
@@ -222,11 +209,4 @@ def uploaded(kept: Entry, lease: Lease) -> Append:
         files=kept.files,
         artifact_id=kept.artifact_id,
         expires_at=kept.expires_at,
-    )
-    return Append(
-        topics.EVENTS,
-        0,
-        lease.repository.encode(),
-        EVENTS.encode(event),
-        event_headers(event, source=SOURCE, occurred_at=now_ms),
     )

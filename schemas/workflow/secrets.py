@@ -82,12 +82,7 @@ def secrets_inside(
 
 def reads_token(*values: object) -> bool:
     """Say whether templates in plans or values read `github.token`, or `github` as a whole."""
-    return any(
-        reference.context == "github" and (reference.property or "token").lower() == "token"
-        for value in values
-        for expression in _expressions(value)
-        for reference in expression.references
-    )
+    return any((name or "token").lower() == "token" for name in _read_of("github", values))
 
 
 def _handed_on(caller: JobPlan, names: set[str]) -> set[str]:
@@ -102,10 +97,16 @@ def _handed_on(caller: JobPlan, names: set[str]) -> set[str]:
 
 
 def _mentioned(value: object) -> Iterator[str]:
+    for name in _read_of("secrets", value):
+        yield name.upper() if name else ALL_SECRETS
+
+
+def _read_of(context: str, value: object) -> Iterator[str | None]:
+    """The properties of a context that templates read; None for the context as a whole."""
     for expression in _expressions(value):
         for reference in expression.references:
-            if reference.context == "secrets":
-                yield reference.property.upper() if reference.property else ALL_SECRETS
+            if reference.context == context:
+                yield reference.property
 
 
 def _expressions(value: object) -> Iterator[Expression]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,10 @@ from infra.clock import SystemClock
 from runner.depot import Entry, store
 from runner.gateway.shelf import Owner, Shelf, ShelfDepot
 from schemas import events as e
+from tests.browser.conftest import tell
 from tests.support.chromium import Page, browser
 from tests.support.histories import REPOSITORY, History, LogStream
-from tests.support.read_side import TOKEN, ReadSide, read_side, running, running_api
+from tests.support.read_side import TOKEN, ReadSide
 
 pytestmark = pytest.mark.anyio
 
@@ -54,30 +54,6 @@ make test <fast>
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio."""
-    return "asyncio"
-
-
-@pytest.fixture
-def served(kafka: str, database_url: str, tmp_path: Path) -> Iterator[tuple[ReadSide, str]]:
-    """Yield a read side and the URL of its pages."""
-    with (
-        read_side(kafka, database_url, tmp_path) as side,
-        running(side.projector()),
-        running_api(side) as url,
-    ):
-        yield side, url
-
-
-async def _tell(side: ReadSide, history: History) -> None:
-    events = list(history.events)
-    history.events.clear()
-    await asyncio.to_thread(side.append, events)
-    await asyncio.to_thread(side.await_folded)
-
-
 def _keep(side: ReadSide, history: History, job: str, name: str, expires_at: int | None) -> None:
     owner = Owner(repository=REPOSITORY, run_id=job.partition(".")[0], job_id=job, attempt=1)
     shelf = Shelf(side.objects, SystemClock())
@@ -99,7 +75,7 @@ async def _running_jobs(side: ReadSide, history: History) -> tuple[str, str, str
         history.scheduled(job)
         history.assigned(job)
         history.started(job)
-    await _tell(side, history)
+    await tell(side, history)
     return run_id, *jobs
 
 
@@ -184,7 +160,7 @@ async def test_artifacts_and_remarks_appear_and_fit(
         await page.open(f"{url}/runs/{run_id}")
         _keep(side, history, job, "coverage", None)
         _keep(side, history, job, "a-rather-long-name-" * 8, 1)
-        await _tell(side, history)
+        await tell(side, history)
         await page.until("document.querySelectorAll('.artifacts li').length === 2")
         rows = await page.value(
             "[...document.querySelectorAll('.artifacts li')].map(r => r.innerText)"
@@ -202,7 +178,7 @@ async def test_artifacts_and_remarks_appear_and_fit(
             history.stepped(one, conclusion="failure")
             history.finished(one, conclusion="failure", annotations=_remarks(), summary=SUMMARY)
         history.run_finished("failure")
-        await _tell(side, history)
+        await tell(side, history)
         await page.until("document.querySelectorAll('#annotations .annotation').length === 3")
         elsewhere = "document.querySelectorAll('#annotations-elsewhere .annotation')"
         await page.until(f"{elsewhere}.length === 3")

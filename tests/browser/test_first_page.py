@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from schemas import events as e
+from tests.browser.conftest import tell
 from tests.support.chromium import Page, browser
 from tests.support.histories import History, LogStream
-from tests.support.read_side import TOKEN, ReadSide, read_side, running, running_api
+from tests.support.read_side import TOKEN, ReadSide
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio."""
-    return "asyncio"
-
-
-@pytest.fixture
-def served(kafka: str, database_url: str, tmp_path: Path) -> Iterator[tuple[ReadSide, str]]:
-    """Yield a read side and the URL of its pages."""
-    with (
-        read_side(kafka, database_url, tmp_path) as side,
-        running(side.projector(), side.archiver()),
-        running_api(side) as url,
-    ):
-        yield side, url
-
-
-async def _tell(side: ReadSide, history: History) -> None:
-    events = list(history.events)
-    history.events.clear()
-    await asyncio.to_thread(side.append, events)
-    await asyncio.to_thread(side.await_folded)
 
 
 async def _overflows(page: Page) -> bool:
@@ -50,7 +26,7 @@ async def test_a_run_and_its_log_are_watched_live(
     """Sign in by the link; a run appears, goes from queued to failed and its lines arrive."""
     side, url = served
     history = History().configured()
-    await _tell(side, history)
+    await tell(side, history)
     async with browser(tmp_path / "profile") as page:
         await page.open(f"{url}/login?token={TOKEN}")
         await page.until("document.querySelector('h1')?.textContent === 'Runs'")
@@ -58,14 +34,14 @@ async def test_a_run_and_its_log_are_watched_live(
         run_id = history.planned([("build", ())])
         job = history.job("build")
         history.scheduled(job)
-        await _tell(side, history)
+        await tell(side, history)
         await page.until("document.querySelector('.runs .title')?.textContent === 'Watch me'")
 
         await page.open(f"{url}/runs/{run_id}")
         await page.until("document.querySelector('.run-head .badge').textContent === 'Queued'")
         history.assigned(job)
         history.started(job)
-        await _tell(side, history)
+        await tell(side, history)
         await page.until("document.querySelector('.run-head .badge').textContent === 'Running'")
         log = LogStream(job)
         lines = ["\x1b[32mgreen\x1b[0m", "<img src=x onerror=alert(1)>", *map(str, range(500))]
@@ -87,7 +63,7 @@ async def test_a_run_and_its_log_are_watched_live(
         history.stepped(job, conclusion="failure")
         history.finished(job, conclusion="failure", log_lines=503)
         history.run_finished("failure")
-        await _tell(side, history)
+        await tell(side, history)
         await page.until("document.querySelector('.run-head .badge').textContent === 'Failed'")
         await page.until(
             "document.querySelector('.log-state').textContent === '503 lines, complete'"
@@ -110,7 +86,7 @@ async def test_every_page_fits_a_phone_in_both_themes(
         e.RunRejected, 1, run_id="20260131-bad", workflow=".github/workflows/bad.yml",
         problems=(e.PlanProblem(path="x" * 90, line=1, column=2, message="y" * 200),),
     )  # fmt: skip
-    await _tell(side, history)
+    await tell(side, history)
     runs = (f"/runs/{run_id}", f"/runs/{run_id}/events", f"/runs/{waiting}", "/runs/20260131-bad")
     paths = ["/", *runs, "/runners", "/repositories", "/deliveries", "/login"]
     async with browser(tmp_path / "profile") as page:
@@ -135,7 +111,7 @@ async def test_the_keyboard_reaches_the_log(served: tuple[ReadSide, str], tmp_pa
     side, url = served
     history = History().configured()
     run_id = history.whole_run()
-    await _tell(side, history)
+    await tell(side, history)
     async with browser(tmp_path / "profile") as page:
         await page.open(f"{url}/login?token={TOKEN}")
         await page.until("location.pathname === '/'")

@@ -103,9 +103,7 @@ class System:
 
     def tell(self) -> None:
         """Append what the history has told since the last time, and wait for the tables."""
-        self.side.append(self.history.events)
-        self.history.events.clear()
-        self.side.await_folded()
+        self.side.tell(self.history)
 
 
 @pytest.fixture(scope="module")

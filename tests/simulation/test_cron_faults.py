@@ -7,19 +7,17 @@ its time; once faults stop, every one is.
 from __future__ import annotations
 
 import os
-import random
 from dataclasses import dataclass
 
-from infra.clock import ManualClock
-from infra.log import Append, LogError
+from infra.clock import Clock, ManualClock
+from infra.log import LogError
 from scheduler.core.self_made import MISSED_AFTER_MS
-from scheduler.shell import CellShell
 from schemas import codec
 from schemas import events as e
-from schemas.events import Event
-from schemas.topics import EVENTS, SCHEDULER_STATE
-from tests.simulation.test_scheduler_faults import FaultyLog, decided_twice
+from schemas.topics import EVENTS
+from tests.simulation.test_scheduler_faults import decided_twice
 from tests.support.cells import indexed
+from tests.support.faults import FaultyWorld
 
 REPOSITORY = "sim/cron"
 SEEDS = int(os.environ.get("TAILRACE_SEEDS", "30"))
@@ -51,15 +49,12 @@ class SkewedClock:
         return self.true.steady_ms()
 
 
-class World:
+class World(FaultyWorld):
     """One cell's log with its owners; a planner that finds nothing to run."""
 
     def __init__(self, seed: int) -> None:
         """Begin with a repository whose workflows tick."""
-        self.chance = random.Random(seed)  # noqa: S311 - a seed that can be played again
-        self.clock = ManualClock()
-        self.log = FaultyLog(chance=self.chance)
-        self.owners: list[CellShell] = []
+        super().__init__(seed)
         self.answered: set[str] = set()
         self.put(
             e.RepositoryConfigured(
@@ -67,11 +62,6 @@ class World:
             )
         )
         self.index()
-
-    def put(self, event: Event) -> None:
-        """Append an input."""
-        headers = codec.event_headers(event, source="sim", occurred_at=0)
-        self.log.put(Append(EVENTS, 0, b"k", codec.EVENTS.encode(event), headers))
 
     def index(self) -> None:
         """The default branch moved, by a clock that is a little off, and is read after a while."""
@@ -96,31 +86,10 @@ class World:
                     )
                 )  # fmt: skip
 
-    def own(self) -> None:
-        """A (further) process takes the cell, on a machine whose clock is a little off."""
+    def machine_clock(self) -> Clock:
+        """Every machine's clock is a little off, until faults stop."""
         skew_ms = self.chance.choice(SKEWS_MS) if self.log.faults else 0
-        clock = SkewedClock(self.clock, skew_ms)
-        shell = CellShell(log=self.log, clock=clock, number=0, version="sim", pace_ms=0)
-        try:
-            shell.take()
-        except LogError:
-            return
-        self.owners.append(shell)
-
-    def step(self) -> None:
-        """Any owner, also one that was fenced, does a step."""
-        if not self.owners:
-            return self.own()
-        shell = self.chance.choice(self.owners[-2:])
-        try:
-            shell.step(idle_ms=0)
-        except LogError:
-            self.owners.remove(shell)
-
-    def forget(self) -> None:
-        """The changelog topic is lost while nobody owns the cell."""
-        self.owners.clear()
-        self.log.records[(SCHEDULER_STATE, 0)].clear()
+        return SkewedClock(self.clock, skew_ms)
 
     def wait(self) -> None:
         """Time passes: mostly less than a minute, now and then many."""

@@ -8,23 +8,19 @@ what one owner without any fault would have decided.
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pytest
 
-from infra.clock import ManualClock
-from infra.log import Append, LogError, MemoryLog, MemoryTransactionalWriter, TransactionError
+from infra.log import MemoryLog
 from scheduler.core.cell import Cell
 from scheduler.core.outputs import Order
-from scheduler.shell import CellShell
 from schemas import codec
 from schemas import events as e
 from schemas.events import Event
 from schemas.lanes import Assignment, LaneRecord
-from schemas.topics import EVENTS, SCHEDULER_STATE, lane_topic
+from schemas.topics import EVENTS, lane_topic
 from schemas.workflow.plan_json import plan_to_json
+from tests.support.faults import FaultyWorld
 from tests.support.workflows import PATH, compiled
 
 REPOSITORY = "sim/repo"
@@ -46,46 +42,12 @@ WORKFLOW = compiled(
 )
 
 
-class FaultyWriter(MemoryTransactionalWriter):
-    """A transactional writer whose commits fail now and then, with or without effect."""
-
-    chance: random.Random
-    faulty: FaultyLog
-
-    def transact(self, records: Sequence[Append]) -> None:
-        """Commit, or raise TransactionError before or after the records are there."""
-        fate = self.chance.random() if self.faulty.faults else 1.0
-        if fate < 0.06:
-            raise TransactionError("lost before it was committed")
-        super().transact(records)
-        if fate < 0.12:
-            raise TransactionError("committed, but the answer was lost")
-
-
-@dataclass
-class FaultyLog(MemoryLog):
-    """A log that hands out faulty writers."""
-
-    chance: random.Random = field(default_factory=random.Random)
-    faults: bool = True
-
-    def transactional_writer(self, transactional_id: str) -> FaultyWriter:
-        """Return a writer that fences every earlier one."""
-        self.epochs[transactional_id] = self.epochs.get(transactional_id, 0) + 1
-        writer = FaultyWriter(self, transactional_id, self.epochs[transactional_id])
-        writer.chance, writer.faulty = self.chance, self
-        return writer
-
-
-class World:
+class World(FaultyWorld):
     """One cell's log with its owners and a runner that answers what it is ordered."""
 
     def __init__(self, seed: int) -> None:
         """Begin with a repository and a runner."""
-        self.chance = random.Random(seed)  # noqa: S311 - a seed that can be played again
-        self.clock = ManualClock()
-        self.log = FaultyLog(chance=self.chance)
-        self.owners: list[CellShell] = []
+        super().__init__(seed)
         self.answered: set[tuple[str, int]] = set()
         self.deliveries = 0
         self.put(
@@ -97,12 +59,6 @@ class World:
                 labels=("linux",), slots=2, lane=0,
             ),
         )  # fmt: skip
-
-    def put(self, *events: Event) -> None:
-        """Append inputs."""
-        for event in events:
-            headers = codec.event_headers(event, source="sim", occurred_at=0)
-            self.log.put(Append(EVENTS, 0, b"k", codec.EVENTS.encode(event), headers))
 
     def push(self) -> None:
         """A delivery and its answer, the one now and then twice."""
@@ -144,30 +100,6 @@ class World:
         records = self.log.records[(lane_topic("default"), 0)]
         found: list[LaneRecord] = [codec.LANES.decode(r.value or b"") for r in records]
         return [order for order in found if isinstance(order, Assignment)]
-
-    def own(self) -> None:
-        """A (further) process takes the cell; the one before may not know it yet."""
-        shell = CellShell(log=self.log, clock=self.clock, number=0, version="sim", pace_ms=0)
-        try:
-            shell.take()
-        except LogError:
-            return
-        self.owners.append(shell)
-
-    def step(self) -> None:
-        """Any owner, also one that was fenced, does a step; an error ends it."""
-        if not self.owners:
-            return self.own()
-        shell = self.chance.choice(self.owners[-2:])
-        try:
-            shell.step(idle_ms=0)
-        except LogError:
-            self.owners.remove(shell)
-
-    def forget(self) -> None:
-        """The changelog topic is lost while nobody owns the cell."""
-        self.owners.clear()
-        self.log.records[(SCHEDULER_STATE, 0)].clear()
 
     def settle(self) -> None:
         """Faults stop: one owner, and the runner answers everything."""

@@ -26,7 +26,7 @@ from schemas import events, topics
 from schemas.streams import LogBatch
 from schemas.topics import TopicSpec
 from tests.support.eventually import eventually
-from tests.support.histories import log_append, to_append
+from tests.support.histories import History, log_append, to_append
 
 TOKEN = "test-token"
 _numbers = itertools.count(1)
@@ -95,6 +95,12 @@ class ReadSide:
                 for event in facts
             ]
         )
+
+    def tell(self, history: History) -> None:
+        """Append what the history has told since the last time, and wait for the tables."""
+        self.append(history.events)
+        history.events.clear()
+        self.await_folded()
 
     def append_raw(self, records: Sequence[Append]) -> None:
         """Append records as they are."""
